@@ -35,19 +35,26 @@ class Parameter:
     choices: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "choices", tuple(self.choices))
         if not self.name or not isinstance(self.name, str):
             raise DataError(f"expected a parameter name, got {self.name!r}")
+        if not self.unit or not isinstance(self.unit, str):
+            raise DataError(
+                f'expected a unit for {self.name}, got {self.unit!r}; write "-" if it has none'
+            )
         if self.scale == "choice":
-            if len(set(self.choices)) != len(self.choices) or not self.choices:
-                raise DataError(f"expected distinct choices for {self.name}, got {self.choices}")
+            self._check_choices()
             return
+        object.__setattr__(self, "choices", ())
         if self.scale not in ("linear", "log", "integer"):
             raise DataError(
                 f"expected scale linear, log, integer or choice for {self.name}, got {self.scale!r}"
             )
         if self.low is None or self.high is None or not _finite(self.low, self.high):
-            raise DataError(f"expected finite bounds for {self.name}, got {self.low} to {self.high}")
+            raise DataError(
+                f"expected finite bounds for {self.name}, got {self.low} to {self.high}"
+            )
+        object.__setattr__(self, "low", float(self.low))
+        object.__setattr__(self, "high", float(self.high))
         if self.low >= self.high:
             raise DataError(
                 f"expected the lower bound of {self.name} below the upper, got {self.low} to "
@@ -55,6 +62,20 @@ class Parameter:
             )
         if self.scale == "log" and self.low <= 0:
             raise DataError(f"expected a positive lower bound for log {self.name}, got {self.low}")
+        if self.scale == "integer" and not (self.low.is_integer() and self.high.is_integer()):
+            raise DataError(
+                f"expected whole-number bounds for {self.name}, got {self.low} to {self.high}"
+            )
+        if not math.isfinite(self.high - self.low):
+            raise DataError(f"expected bounds of {self.name} closer than 1e308 to each other")
+
+    def _check_choices(self) -> None:
+        choices = () if isinstance(self.choices, str) else tuple(self.choices)
+        if not choices or not all(isinstance(c, str) and c for c in choices):
+            raise DataError(f"expected choices in words for {self.name}, got {self.choices!r}")
+        if len(set(choices)) != len(choices):
+            raise DataError(f"expected distinct choices for {self.name}, got {choices}")
+        object.__setattr__(self, "choices", choices)
 
     def from_unit(self, u: float) -> ProcessValue:
         """Return the value at unit coordinate `u` in [0, 1]."""
@@ -66,11 +87,11 @@ class Parameter:
         assert self.high is not None
         match self.scale:
             case "log":
-                value = self.low * (self.high / self.low) ** u
+                value = math.exp((1 - u) * math.log(self.low) + u * math.log(self.high))
             case "integer":
                 return round(self.low + u * (self.high - self.low))
             case _:
-                value = self.low + u * (self.high - self.low)
+                value = (1 - u) * self.low + u * self.high
         return min(max(value, self.low), self.high)
 
     def to_unit(self, value: ProcessValue) -> float:
@@ -91,14 +112,17 @@ class Parameter:
         assert self.high is not None
         if isinstance(value, (str, bool)) or not _finite(value):
             raise DataError(f"expected {self.name} to be a finite number, got {value!r}")
-        slack = 1e-9 * (self.high - self.low)
+        slack = 1e-9 * (self.low if self.scale == "log" else self.high - self.low)
         if not self.low - slack <= value <= self.high + slack:
             raise DataError(
                 f"expected {self.name} between {self.low:g} and {self.high:g} {self.unit}, got "
                 f"{value:g}; choose a value inside the bounds"
             )
+        if self.scale == "integer" and value != round(value):
+            raise DataError(f"expected {self.name} to be a whole number, got {value:g}")
         if self.scale == "log":
-            u = math.log(value / self.low) / math.log(self.high / self.low)
+            bottom = math.log(self.low)
+            u = (math.log(value) - bottom) / (math.log(self.high) - bottom)
         else:
             u = (value - self.low) / (self.high - self.low)
         return min(max(u, 0.0), 1.0)
@@ -166,9 +190,14 @@ class ProcessSpace:
             DataError: An entry is not a parameter.
         """
         try:
-            return cls([Parameter(**entry) for entry in data])
-        except TypeError as error:
+            return cls([Parameter(**_with_tuple(entry)) for entry in data])
+        except (TypeError, AttributeError) as error:
             raise DataError(f"expected a list of process parameters, got {data!r}") from error
+
+
+def _with_tuple(entry: Mapping[str, Any]) -> dict[str, Any]:
+    choices = entry.get("choices", ())
+    return {**entry, "choices": tuple(choices) if isinstance(choices, list) else choices}
 
 
 def _finite(*values: Any) -> bool:

@@ -46,8 +46,8 @@ class Microstructure:
             raise DataError(
                 f"expected phase labels from 0 to 255, got {phases.min()} to {phases.max()}"
             )
-        if not (np.isfinite(self.voxel_size_um) and self.voxel_size_um > 0):
-            raise DataError(f"expected voxel_size_um above 0, got {self.voxel_size_um}")
+        if not _positive(self.voxel_size_um):
+            raise DataError(f"expected voxel_size_um above 0, got {self.voxel_size_um!r}")
         periodic = tuple(bool(p) for p in np.atleast_1d(self.periodic))
         if len(periodic) == 1:
             periodic *= phases.ndim
@@ -57,7 +57,8 @@ class Microstructure:
         names = tuple(self.phase_names) or tuple(f"phase {i}" for i in range(highest + 1))
         if len(names) <= highest:
             raise DataError(f"expected a name for each label up to {highest}, got {len(names)}")
-        for name, channel in self.channels.items():
+        channels = {name: np.asarray(channel) for name, channel in self.channels.items()}
+        for name, channel in channels.items():
             if channel.shape[channel.ndim - phases.ndim :] != phases.shape:
                 raise DataError(
                     f"expected channel {name!r} to end in shape {phases.shape}, got {channel.shape}"
@@ -66,7 +67,7 @@ class Microstructure:
         object.__setattr__(self, "periodic", periodic)
         object.__setattr__(self, "phase_names", names)
         object.__setattr__(self, "process", dict(self.process))
-        object.__setattr__(self, "channels", dict(self.channels))
+        object.__setattr__(self, "channels", channels)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -99,3 +100,10 @@ class Microstructure:
             phase_names=self.phase_names,
             channels={**self.channels, **channels},
         )
+
+
+def _positive(size: Any) -> bool:
+    try:
+        return bool(np.isfinite(size) and size > 0)
+    except (TypeError, ValueError):
+        return False
