@@ -1,0 +1,152 @@
+"""The denoising net of the diffusion generator: noisy phases → probability of each phase."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from microstructures import ProcessSpace
+from networks.conditioning import ProcessEmbedding, ScalarEmbedding
+from networks.unet import Encoder, UNet
+
+FOLD = 2  # edge of the blocks that space-to-depth moves into channels
+
+
+class PhaseDenoiser(nn.Module):
+    """Posterior phase probabilities of a noisy microstructure, its code, and its fractions.
+
+    Phases are one-hot channels scaled to ±1. With noise of standard deviation sigma on each
+    channel the exact log-likelihood of phase p at a voxel is 2 x_p / sigma^2 + const, so the net
+    only has to learn what the neighbourhood says:
+
+        logits = net(x / sqrt(1 + sigma^2), log sigma, process, code) + 2 x / sigma^2.
+
+    The denoised image is 2 softmax(logits) - 1: at any noise level it is a true mean of one-hot
+    images (a categorical take on Karras et al. 2022). The code is the mean and log-variance of
+    a jointly trained encoder (diffusion autoencoder; Preechakul et al. 2022), regularised to
+    N(0, I). A small head predicts mean and spread of the volume fractions from process and code.
+
+    Args:
+        space: Process parameters.
+        n_phases: Number of phases.
+        periodic: One flag per axis: wrap or reflect at the border.
+        widths: Channels per level of the U-Net; the first level is a 2x space-to-depth grid.
+        blocks: Residual blocks per level.
+        latent_dim: Length of the code.
+        features: Length of the condition vector.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: ProcessSpace,
+        n_phases: int,
+        periodic: Sequence[bool],
+        widths: Sequence[int],
+        blocks: int,
+        latent_dim: int,
+        features: int,
+    ) -> None:
+        super().__init__()
+        self.config: Mapping[str, Any] = {
+            "space": space.to_json(),
+            "n_phases": n_phases,
+            "periodic": list(periodic),
+            "widths": list(widths),
+            "blocks": blocks,
+            "latent_dim": latent_dim,
+            "features": features,
+        }
+        self.n_phases, self.latent_dim, self.dim = n_phases, latent_dim, len(periodic)
+        folded = n_phases * FOLD**self.dim
+        self.process = ProcessEmbedding(space, features)
+        self.noise = ScalarEmbedding(features)
+        self.code = nn.Linear(latent_dim, features)
+        self.unet = UNet(
+            in_channels=folded,
+            out_channels=folded,
+            widths=widths,
+            blocks=blocks,
+            condition=features,
+            periodic=periodic,
+        )
+        self.encoder = Encoder(
+            in_channels=folded,
+            out_features=2 * latent_dim,
+            widths=[max(8, w // 2) for w in widths],
+            condition=features,
+            periodic=periodic,
+        )
+        self.fraction_head = nn.Sequential(
+            nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 2 * n_phases)
+        )
+        self.size_multiple = FOLD * self.unet.size_multiple
+
+    def condition(
+        self,
+        units: Float[Tensor, "batch parameter"],
+        code: Float[Tensor, "batch latent"],
+        *,
+        drop: Bool[Tensor, "batch parameter"] | None = None,
+    ) -> Float[Tensor, "batch features"]:
+        """Return the condition vector of process and code."""
+        return self.process(units, drop=drop) + self.code(code)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch phase *space"],
+        sigma: Float[Tensor, " batch"],
+        condition: Float[Tensor, "batch features"],
+    ) -> Float[Tensor, "batch phase *space"]:
+        """Return logits of the phases of the clean image."""
+        sigma_column = sigma.view(-1, *[1] * (x.ndim - 1))
+        scaled = x / (1 + sigma_column.square()).sqrt()
+        features = F.silu(condition + self.noise(sigma.log()))
+        context = unfold(self.unet(fold(scaled), features), self.dim)
+        return context + 2 * x / sigma_column.square()
+
+    def encode(
+        self,
+        x: Float[Tensor, "batch phase *space"],
+        units: Float[Tensor, "batch parameter"],
+        *,
+        drop: Bool[Tensor, "batch parameter"] | None = None,
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
+        """Return mean and log-variance of the code of clean images in ±1."""
+        out = self.encoder(fold(x), F.silu(self.process(units, drop=drop)))
+        mean, log_variance = out.chunk(2, 1)
+        return mean, log_variance.clamp(-8, 4)
+
+    def fractions(
+        self, condition: Float[Tensor, "batch features"]
+    ) -> tuple[Float[Tensor, "batch phase"], Float[Tensor, "batch phase"]]:
+        """Return expected volume fractions (they sum to 1) and the log of their spread."""
+        logits, log_spread = self.fraction_head(F.silu(condition)).chunk(2, 1)
+        return F.softmax(logits, 1), 4 * torch.tanh(log_spread / 4) - 5
+
+
+def fold(x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch folded *half"]:
+    """Move 2^dim blocks of voxels into channels (space to depth)."""
+    if x.ndim == 4:
+        return rearrange(x, "b c (x i) (y j) -> b (c i j) x y", i=FOLD, j=FOLD)
+    return rearrange(x, "b c (x i) (y j) (z k) -> b (c i j k) x y z", i=FOLD, j=FOLD, k=FOLD)
+
+
+def unfold(
+    x: Float[Tensor, "batch folded *half"], dim: int
+) -> Float[Tensor, "batch channel *space"]:
+    """Undo `fold`."""
+    if dim == 2:
+        return rearrange(x, "b (c i j) x y -> b c (x i) (y j)", i=FOLD, j=FOLD)
+    return rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=FOLD, j=FOLD, k=FOLD)
+
+
+def signed_indicators(
+    phases: torch.Tensor, n_phases: int
+) -> Float[Tensor, "batch phase *space"]:
+    """Return one-hot phases as ±1."""
+    return 2 * F.one_hot(phases.long(), n_phases).movedim(-1, 1).float() - 1

@@ -1,0 +1,195 @@
+"""Training the conditional diffusion generator on a dataset of microstructures."""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from generators.denoiser import PhaseDenoiser, signed_indicators
+from generators.diffusion import ConditionalDiffusion
+from microstructures import DataError
+from microstructures.dataset import MicrostructureDataset
+from microstructures.seeds import derive_seed
+from networks.training import Progress, TrainingSettings, train
+
+LOG_SIGMA_MEAN, LOG_SIGMA_SD = 0.4, 1.3
+
+
+class DiffusionSettings(BaseModel):
+    """Net and training of a conditional diffusion generator."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    widths: tuple[int, ...] = Field((32, 64, 96), description="channels per level; multiples of 32 run fastest")
+    blocks: int = Field(1, ge=1, description="residual blocks per level")
+    features: int = Field(128, ge=8, description="length of the condition vector")
+    latent_dim: int = Field(8, ge=1, le=64, description="length of the code")
+    code_nats: float = Field(3.0, ge=0, description="information in the code, in nats")
+    parameter_dropout: float = Field(
+        0.1, ge=0, lt=1, description="share of process values hidden in training"
+    )
+    match_fractions: bool = Field(
+        True, description="cut samples at the volume fraction that process and code imply"
+    )
+    isotropic: bool = Field(True, description="augment by exchanging the axes")
+    flips: bool = Field(True, description="augment by mirroring the axes")
+    steps: int = Field(8, ge=2, le=16, description="net evaluations per sample")
+    half: bool = Field(False, description="store the weights in half precision")
+    training: TrainingSettings = TrainingSettings()
+
+
+def train_diffusion(
+    dataset: MicrostructureDataset,
+    settings: DiffusionSettings,
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    card: str = "",
+) -> ConditionalDiffusion:
+    """Train a generator and save it in `out`; repeat the call to resume after an interruption.
+
+    The loss is the cross-entropy of the denoised phases over log-normal noise levels (Karras et
+    al. 2022), plus the code's information held near `code_nats` (Burgess et al. 2018), plus the
+    likelihood of the volume fractions. Checkpoints lie beside the model in `OUT.checkpoints`.
+
+    Raises:
+        DataError: The cells do not fit the net's size.
+        ConvergenceError: Training diverged.
+    """
+    torch.manual_seed(derive_seed(settings.training.seed, "weights"))
+    denoiser = PhaseDenoiser(
+        space=dataset.space,
+        n_phases=dataset.n_phases,
+        periodic=dataset.periodic,
+        widths=settings.widths,
+        blocks=settings.blocks,
+        latent_dim=settings.latent_dim,
+        features=settings.features,
+    )
+    shape = tuple(dataset.phases.shape[1:])
+    if any(s % denoiser.size_multiple for s in shape):
+        raise DataError(
+            f"expected cells whose sides are multiples of {denoiser.size_multiple}, got {shape}; "
+            "use fewer widths or another crop"
+        )
+    objective = DenoisingObjective(denoiser, settings)
+    out = Path(out)
+    state = train(
+        objective,
+        BatchDraw(dataset, settings),
+        n_samples=len(dataset),
+        settings=settings.training,
+        folder=out.with_name(out.name + ".checkpoints"),
+        identity={"settings": settings.model_dump(), "data": dataset.digest},
+        progress=progress,
+    )
+    objective.load_state_dict(state)
+    model = ConditionalDiffusion(
+        denoiser,
+        space=dataset.space,
+        voxel_size_um=dataset.voxel_size_um,
+        periodic=dataset.periodic,
+        phase_names=dataset.phase_names,
+        match_fractions=settings.match_fractions,
+        steps=settings.steps,
+    )
+    model.save_pretrained(out, card=card, half=settings.half)
+    return model
+
+
+class BatchDraw:
+    """Draw augmented cells, hidden parameters, noise levels and noise for one step."""
+
+    def __init__(self, dataset: MicrostructureDataset, settings: DiffusionSettings) -> None:
+        self.phases, self.units = dataset.phases, dataset.process_units
+        self.n_phases, self.periodic = dataset.n_phases, dataset.periodic
+        self.settings = settings
+
+    def __call__(self, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
+        phases = augment(
+            self.phases[batch],
+            periodic=self.periodic,
+            isotropic=self.settings.isotropic,
+            flips=self.settings.flips,
+            generator=generator,
+        )
+        clean = signed_indicators(phases, self.n_phases)
+        units = self.units[batch]
+        drop = torch.rand(units.shape, generator=generator) < self.settings.parameter_dropout
+        level = LOG_SIGMA_MEAN + LOG_SIGMA_SD * torch.randn(len(batch), generator=generator)
+        noise = torch.randn(clean.shape, generator=generator)
+        code_noise = torch.randn(len(batch), self.settings.latent_dim, generator=generator)
+        return [clean, units, drop, level.exp(), noise, code_noise]
+
+
+class DenoisingObjective(nn.Module):
+    """Cross-entropy of the denoised phases, information in the code, likelihood of fractions."""
+
+    def __init__(self, denoiser: PhaseDenoiser, settings: DiffusionSettings) -> None:
+        super().__init__()
+        self.denoiser, self.code_nats = denoiser, settings.code_nats
+
+    def forward(
+        self,
+        clean: Tensor,
+        units: Tensor,
+        drop: Tensor,
+        sigma: Tensor,
+        noise: Tensor,
+        code_noise: Tensor,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        mean, log_variance = self.denoiser.encode(clean, units, drop=drop)
+        code = mean + (log_variance / 2).exp() * code_noise
+        nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+        condition = self.denoiser.condition(units, code, drop=drop)
+        noisy = clean + sigma.view(-1, *[1] * (clean.ndim - 1)) * noise
+        cross_entropy = F.cross_entropy(self.denoiser(noisy, sigma, condition), clean.argmax(1))
+        expected, log_spread = self.denoiser.fractions(condition)
+        actual = (clean.flatten(2).mean(2) + 1) / 2
+        error = (actual - expected) / log_spread.exp()
+        fraction_loss = (0.5 * error.square() + log_spread).mean()
+        # The weights only have to exceed what a nat of code, or of fraction, is worth per voxel.
+        total = cross_entropy + 1e-2 * (nats - self.code_nats).abs() + 1e-2 * fraction_loss
+        shown = {
+            "cross_entropy": cross_entropy.detach(),
+            "code_nats": nats.detach(),
+            "fraction_error": (actual - expected).square().mean().sqrt().detach(),
+        }
+        return total, shown
+
+
+def augment(
+    phases: Tensor,
+    *,
+    periodic: tuple[bool, ...],
+    isotropic: bool,
+    flips: bool,
+    generator: torch.Generator,
+) -> Tensor:
+    """Shift along periodic axes, mirror and exchange axes at random, each sample on its own."""
+    dim = len(periodic)
+    square = len(set(phases.shape[1:])) == 1 and len(set(periodic)) == 1
+    out = []
+    for sample in phases:
+        u = torch.rand(2 * dim + 1, generator=generator).tolist()
+        for axis in range(dim):
+            if periodic[axis]:
+                sample = sample.roll(int(u[axis] * sample.shape[axis]), axis)
+            if flips and u[dim + axis] < 0.5:
+                sample = sample.flip(axis)
+        if isotropic and square:
+            sample = sample.permute(_permutation(int(u[-1] * math.factorial(dim)), dim))
+        out.append(sample)
+    return torch.stack(out)
+
+
+def _permutation(index: int, dim: int) -> list[int]:
+    """Return the index-th permutation of the axes (factorial number system)."""
+    axes, order = list(range(dim)), []
+    for left in range(dim, 0, -1):
+        index, place = divmod(index, left)
+        order.append(axes.pop(place))
+    return order

@@ -1,0 +1,99 @@
+"""The training loop: exact resume, damaged checkpoints, non-finite steps, foreign folders."""
+
+import pytest
+import torch
+from microstructures import ConvergenceError, DataError
+from networks import TrainingSettings, train
+from torch import nn
+
+DATA = torch.linspace(-1, 1, 32)
+
+
+class Fit(nn.Module):
+    """Fit y = x^2 with a small net; optionally turn to NaN at some loss calls."""
+
+    def __init__(self, poisoned=()):
+        super().__init__()
+        torch.manual_seed(0)
+        self.net = nn.Sequential(nn.Linear(1, 16), nn.Tanh(), nn.Linear(16, 1))
+        self.calls, self.poisoned = 0, set(poisoned)
+
+    def forward(self, x, noise):
+        self.calls += 1
+        value = (self.net(x[:, None])[:, 0] + 1e-3 * noise - x.square()).square().mean()
+        return (value * float("nan") if self.calls in self.poisoned else value), {"mse": value}
+
+
+def draw(batch, generator):
+    return DATA[batch], torch.randn(len(batch), generator=generator)
+
+
+def run(folder, *, steps=40, model=None, stop_at=None, **change):
+    def progress(step, total, numbers):
+        if step == stop_at:
+            raise KeyboardInterrupt
+
+    settings = TrainingSettings(
+        steps=steps, batch_size=8, warmup_steps=5, checkpoint_every=10, learning_rate=1e-2, **change
+    )
+    return train(
+        model or Fit(),
+        draw,
+        n_samples=32,
+        settings=settings,
+        folder=folder,
+        identity={"data": "parabola"},
+        progress=progress,
+    )
+
+
+def same(a, b):
+    return all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_loss_falls(tmp_path):
+    seen = []
+    settings = TrainingSettings(steps=300, batch_size=16, learning_rate=1e-2)
+    train(
+        Fit(),
+        draw,
+        n_samples=32,
+        settings=settings,
+        folder=tmp_path / "c",
+        identity={},
+        progress=lambda step, total, numbers: seen.append(numbers["mse"]),
+    )
+    assert sum(seen[-20:]) < 0.1 * sum(seen[:20])
+
+
+@pytest.mark.parametrize("stop_at", [7, 10, 23])
+def test_interrupted_equals_uninterrupted(tmp_path, stop_at):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", stop_at=stop_at)
+    assert same(run(tmp_path / "parts"), whole)
+
+
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts", stop_at=25)
+    newest = sorted((tmp_path / "parts").glob("step-*"))[-1]
+    weights = newest / "optimizer.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-3] ^= 1
+    weights.write_bytes(bytes(content))
+    assert same(run(tmp_path / "parts"), whole)
+
+
+def test_two_bad_steps_are_skipped_and_three_stop_the_run(tmp_path):
+    run(tmp_path / "two", model=Fit(poisoned=(14, 15)))
+    with pytest.raises(ConvergenceError, match="non-finite steps in a row up to step 15"):
+        run(tmp_path / "three", model=Fit(poisoned=(14, 15, 16)))
+    assert [p.name for p in (tmp_path / "three").glob("step-*")] == ["step-00000010"]
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path):
+    run(tmp_path / "c", steps=10)
+    with pytest.raises(DataError, match="another"):
+        run(tmp_path / "c", steps=20)
