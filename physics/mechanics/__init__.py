@@ -1,1 +1,28 @@
-"""..."""
+"""Periodic voxel mechanics: FFT solvers, effective properties, bounds, certificates."""
+
+from physics.mechanics.bounds import (
+    hashin_shtrikman_bounds,
+    hashin_shtrikman_conductivity,
+    voigt_reuss_bounds,
+)
+from physics.mechanics.certificates import (
+    certify_elastic,
+    compatible_strain,
+    displacement_from_strain,
+)
+from physics.mechanics.conductivity import effective_conductivity
+from physics.mechanics.elasticity import effective_stiffness, solve_elasticity
+from physics.mechanics.materials import IsotropicElastic
+
+__all__ = [
+    "IsotropicElastic",
+    "certify_elastic",
+    "compatible_strain",
+    "displacement_from_strain",
+    "effective_conductivity",
+    "effective_stiffness",
+    "hashin_shtrikman_bounds",
+    "hashin_shtrikman_conductivity",
+    "solve_elasticity",
+    "voigt_reuss_bounds",
+]
