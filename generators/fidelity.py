@@ -27,9 +27,7 @@ RESAMPLES = 400
 CONFIDENCE = 0.95
 CHUNK = 64
 
-Samples = (
-    Integer[Tensor, "..."] | Integer[np.ndarray, "..."] | Sequence[Microstructure]
-)
+Samples = Integer[Tensor, "..."] | Integer[np.ndarray, "..."] | Sequence[Microstructure]
 
 MEANING = {
     "fraction": "mean abs difference of the mean phase fractions",
