@@ -1,0 +1,214 @@
+"""Training the field surrogate on the solver's own answers."""
+
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Int, UInt8
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+from microstructures import DataError, MicrostructureDataset
+from microstructures.seeds import derive_seed
+from networks.training import Progress, TrainingSettings, train
+from physics.mechanics.grid import SHEAR_PAIRS
+from physics.mechanics.staggered import StaggeredElasticity
+from surrogates.displacement_net import DisplacementNet
+from surrogates.familiarity import Familiarity, describe
+from surrogates.fields import FieldSurrogate
+from surrogates.labels import LabelledCells, MaterialRange, solved_labels, training_cells
+from surrogates.reference import ReferencedCells
+
+SMALLEST_EXCESS = 1e-7  # round-off of a float32 energy
+
+
+class SurrogateSettings(BaseModel):
+    """Net, materials and training of a field surrogate."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    modes: int = Field(16, ge=2, multiple_of=2, description="Fourier modes kept along each axis")
+    width: int = Field(32, ge=1, description="hidden channels")
+    layers: int = Field(4, ge=1, description="Fourier layers")
+    steps: int = Field(2, ge=1, description="Lippmann-Schwinger steps after the net")
+    lowest_contrast: float = Field(3.0, ge=1, description="smallest ratio of Young's moduli")
+    highest_contrast: float = Field(30.0, ge=1, description="largest ratio of Young's moduli")
+    lowest_poisson_ratio: float = Field(0.2, gt=-1, lt=0.5, description="Poisson's ratios from")
+    highest_poisson_ratio: float = Field(0.4, gt=-1, lt=0.5, description="Poisson's ratios to")
+    random_fields: int = Field(
+        300, ge=0, description="random-field cells added to the data (two phases)"
+    )
+    tolerance: float = Field(1e-4, gt=0, lt=1, description="residual of the solver's labels")
+    half: bool = Field(True, description="store the weights in half precision")
+    training: TrainingSettings = TrainingSettings.model_validate(
+        {"steps": 4000, "learning_rate": 3e-3}
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "SurrogateSettings":
+        pairs = {
+            "contrast": (self.lowest_contrast, self.highest_contrast),
+            "poisson_ratio": (self.lowest_poisson_ratio, self.highest_poisson_ratio),
+        }
+        for name, (low, high) in pairs.items():
+            if low > high:
+                raise ValueError(f"lowest_{name} {low} is above highest_{name} {high}")
+        return self
+
+    @property
+    def materials(self) -> MaterialRange:
+        """The range that materials are drawn from."""
+        return MaterialRange(
+            (self.lowest_contrast, self.highest_contrast),
+            (self.lowest_poisson_ratio, self.highest_poisson_ratio),
+        )
+
+
+def train_field_surrogate(
+    dataset: MicrostructureDataset,
+    settings: SurrogateSettings,
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    card: str = "",
+) -> FieldSurrogate:
+    """Train a field surrogate and save it in `out`; repeat the call to resume.
+
+    Labels are solved once and kept in `OUT.labels`, checkpoints lie in `OUT.checkpoints`.
+
+    Raises:
+        DataError: The cells are not periodic, hold one phase, or have sides that do not fit.
+        ConvergenceError: Training diverged.
+    """
+    out, seed = Path(out), settings.training.seed
+    sides = tuple(dataset.phases.shape[1:])
+    if any(side % DisplacementNet.size_multiple for side in sides):
+        raise DataError(
+            f"expected cells whose sides are multiples of {DisplacementNet.size_multiple}, got "
+            f"{sides}; crop or resample them"
+        )
+    phases = training_cells(dataset, random_fields=settings.random_fields, seed=seed)
+    identity = {"settings": settings.model_dump(mode="json"), "data": dataset.digest}
+    labels = solved_labels(
+        phases,
+        settings.materials,
+        out.with_name(out.name + ".labels"),
+        n_phases=dataset.n_phases,
+        tolerance=settings.tolerance,
+        seed=seed,
+        identity={
+            "data": dataset.digest,
+            "seed": seed,
+            **settings.model_dump(
+                mode="json", exclude={"training", "modes", "width", "layers", "steps"}
+            ),
+        },
+    )
+    familiarity = fit_familiarity(labels)
+    torch.manual_seed(derive_seed(seed, "weights"))
+    net = DisplacementNet(
+        dim=len(sides),
+        modes=settings.modes,
+        width=settings.width,
+        layers=settings.layers,
+        steps=settings.steps,
+    )
+    objective = EnergyObjective(net)
+    state = train(
+        objective,
+        BatchDraw(labels),
+        n_samples=len(phases),
+        settings=settings.training,
+        folder=out.with_name(out.name + ".checkpoints"),
+        identity=identity,
+        progress=progress,
+    )
+    objective.load_state_dict(state)
+    surrogate = FieldSurrogate(net, familiarity)
+    surrogate.save_pretrained(out, card=card, half=settings.half)
+    return surrogate
+
+
+class BatchDraw:
+    """Draw cells, shifted, mirrored and turned at random, with their stiffness."""
+
+    def __init__(self, labels: LabelledCells) -> None:
+        self.labels = labels
+
+    def __call__(self, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
+        phases, stiffness = augmented(
+            self.labels.phases[batch], self.labels.stiffness[batch], generator=generator
+        )
+        referenced = self.labels.cells(batch, phases)
+        cells = referenced.cells
+        return [cells.lame, cells.shear, referenced.lame, stiffness]
+
+
+class EnergyObjective(nn.Module):
+    """Distance of the net's strain to the solver's in the energy norm, relative, all loads.
+
+    With C the energy matrix of the net's displacement and C* that of the solver's, the mean over
+    macroscopic strains (orthonormal in C*) of the squared relative error is tr(C*^-1 C)/n - 1.
+    """
+
+    def __init__(self, net: DisplacementNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self, lame: Tensor, shear: Tensor, reference: Tensor, stiffness: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        cells = ReferencedCells(StaggeredElasticity(lame, shear, 1.0), reference)
+        displacement = self.net(cells)
+        with torch.autocast(lame.device.type, enabled=False):
+            energy = cells.energy(displacement)
+        ratio = torch.linalg.solve(stiffness.double(), energy.double())
+        excess = ratio.diagonal(dim1=1, dim2=2).mean(1) - 1
+        error = excess.clamp_min(SMALLEST_EXCESS).sqrt().mean().float()
+        return error, {"energy_error": error.detach()}
+
+
+def augmented(
+    phases: UInt8[Tensor, "batch *space"],
+    stiffness: Float[Tensor, "batch n n"],
+    *,
+    generator: torch.Generator,
+) -> tuple[UInt8[Tensor, "batch *space"], Float[Tensor, "batch n n"]]:
+    """Shift, mirror and exchange axes at random, each cell on its own, its stiffness with it."""
+    dim = phases.ndim - 1
+    cubic = len(set(phases.shape[1:])) == 1
+    cells, matrices = [], []
+    for cell, matrix in zip(phases, stiffness, strict=True):
+        u = torch.rand(2 * dim, generator=generator).tolist()
+        order = torch.randperm(dim, generator=generator) if cubic else torch.arange(dim)
+        shifts = [int(u[axis] * cell.shape[axis]) for axis in range(dim)]
+        cell = cell.roll(shifts, tuple(range(dim)))
+        mirrored = [axis for axis in range(dim) if u[dim + axis] < 0.5]
+        cell = cell.flip(mirrored).permute(order.tolist())
+        turn = mandel_turn(order, mirrored).to(matrix)
+        cells.append(cell)
+        matrices.append(turn @ matrix @ turn.mT)
+    return torch.stack(cells), torch.stack(matrices)
+
+
+def mandel_turn(order: Int[Tensor, " dim"], mirrored: list[int]) -> Float[Tensor, "n n"]:
+    """Return the Mandel matrix of mirroring some axes, then taking axes in another order.
+
+    New axis k is old axis `order[k]`, as in `Tensor.permute`.
+    """
+    dim = len(order)
+    sign = [-1.0 if axis in mirrored else 1.0 for axis in range(dim)]
+    pairs = [(i, i) for i in range(dim)] + list(SHEAR_PAIRS[dim])
+    turn = torch.zeros(len(pairs), len(pairs))
+    for row, (i, j) in enumerate(pairs):
+        old = sorted((int(order[i]), int(order[j])))
+        turn[row, pairs.index((old[0], old[1]))] = sign[old[0]] * sign[old[1]]
+    return turn
+
+
+def fit_familiarity(labels: LabelledCells) -> Familiarity:
+    """Return the distance from the training cells with their materials."""
+    which = torch.arange(len(labels.phases))
+    described = [
+        describe(labels.cells(part, labels.phases[part]).cells) for part in which.split(64)
+    ]
+    return Familiarity.fit(torch.cat(described), tuple(labels.phases.shape[1:]))
