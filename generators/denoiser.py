@@ -6,7 +6,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from microstructures import ProcessSpace
@@ -26,9 +26,11 @@ class PhaseDenoiser(nn.Module):
         logits = net(x / sqrt(1 + sigma^2), log sigma, process, code) + 2 x / sigma^2.
 
     The denoised image is 2 softmax(logits) - 1: at any noise level it is a true mean of one-hot
-    images (a categorical take on Karras et al. 2022). The code is the mean and log-variance of
-    a jointly trained encoder (diffusion autoencoder; Preechakul et al. 2022), regularised to
-    N(0, I). A small head predicts mean and spread of the volume fractions from process and code.
+    images (a categorical take on Karras et al. 2022). The code comes from a jointly trained
+    encoder (diffusion autoencoder; Preechakul et al. 2022) held near a Gaussian prior that is
+    itself a function of the process, so that the code need not repeat what the process says; the
+    public code is that Gaussian made standard, N(0, I). A small head predicts mean and spread of
+    the volume fractions from process and code.
 
     Args:
         space: Process parameters.
@@ -66,6 +68,9 @@ class PhaseDenoiser(nn.Module):
         self.process = ProcessEmbedding(space, features)
         self.noise = ScalarEmbedding(features)
         self.code = nn.Linear(latent_dim, features)
+        self.prior = nn.Sequential(
+            nn.SiLU(), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 2 * latent_dim)
+        )
         self.unet = UNet(
             in_channels=folded,
             out_channels=folded,
@@ -88,13 +93,27 @@ class PhaseDenoiser(nn.Module):
 
     def condition(
         self,
-        units: Float[Tensor, "batch parameter"],
+        process: Float[Tensor, "batch features"],
         code: Float[Tensor, "batch latent"],
-        *,
-        drop: Bool[Tensor, "batch parameter"] | None = None,
     ) -> Float[Tensor, "batch features"]:
-        """Return the condition vector of process and code."""
-        return self.process(units, drop=drop) + self.code(code)
+        """Return the condition vector of an embedded process and a standard code."""
+        mean, log_variance = self.code_prior(process)
+        return self.condition_raw(process, mean + (log_variance / 2).exp() * code)
+
+    def condition_raw(
+        self,
+        process: Float[Tensor, "batch features"],
+        raw_code: Float[Tensor, "batch latent"],
+    ) -> Float[Tensor, "batch features"]:
+        """Return the condition vector of an embedded process and a code of the encoder."""
+        return process + self.code(raw_code)
+
+    def code_prior(
+        self, process: Float[Tensor, "batch features"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
+        """Return mean and log-variance of the encoder's codes at an embedded process."""
+        mean, log_variance = self.prior(process).chunk(2, 1)
+        return mean, log_variance.clamp(-8, 2)
 
     def forward(
         self,
@@ -112,14 +131,20 @@ class PhaseDenoiser(nn.Module):
     def encode(
         self,
         x: Float[Tensor, "batch phase *space"],
-        units: Float[Tensor, "batch parameter"],
-        *,
-        drop: Bool[Tensor, "batch parameter"] | None = None,
+        process: Float[Tensor, "batch features"],
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
-        """Return mean and log-variance of the code of clean images in ±1."""
-        out = self.encoder(fold(x), F.silu(self.process(units, drop=drop)))
-        mean, log_variance = out.chunk(2, 1)
+        """Return mean and log-variance of the raw code of clean images in ±1."""
+        mean, log_variance = self.encoder(fold(x), F.silu(process)).chunk(2, 1)
         return mean, log_variance.clamp(-8, 4)
+
+    def standard_code(
+        self,
+        x: Float[Tensor, "batch phase *space"],
+        process: Float[Tensor, "batch features"],
+    ) -> Float[Tensor, "batch latent"]:
+        """Return the mean code of clean images in ±1, standardised by the process's prior."""
+        mean, log_variance = self.code_prior(process)
+        return (self.encode(x, process)[0] - mean) / (log_variance / 2).exp()
 
     def fractions(
         self, condition: Float[Tensor, "batch features"]

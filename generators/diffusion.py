@@ -164,14 +164,15 @@ class ConditionalDiffusion:
         names = self.space.names
         known = [{k: v for k, v in m.process.items() if k in names} for m in microstructures]
         x = signed_indicators(phases, len(self.phase_names))
-        return self.denoiser.encode(x, process_units(self.space, known))[0]
+        return self.denoiser.standard_code(x, self.denoiser.process(process_units(self.space, known)))
 
     def expected_fractions(self, process: Process) -> Float[Tensor, " phase"]:
         """Return the mean volume fractions at a process point (code at its mean, zero)."""
         units = process_units(self.space, [process])
         code = torch.zeros(1, self.latent_dim)
         with torch.no_grad():
-            return self.denoiser.fractions(self.denoiser.condition(units, code))[0][0]
+            condition = self.denoiser.condition(self.denoiser.process(units), code)
+            return self.denoiser.fractions(condition)[0][0]
 
     def save_pretrained(self, folder: str | Path, *, card: str = "", half: bool = False) -> Path:
         """Save config, weights and card as a hashed folder."""
@@ -254,7 +255,7 @@ class ConditionalDiffusion:
         if not 2 <= steps <= MOST_STEPS:
             raise DataError(f"expected 2 to {MOST_STEPS} steps, got {steps}")
         self._check_shape(shape)
-        condition = self.denoiser.condition(units, codes)
+        condition = self.denoiser.condition(self.denoiser.process(units), codes)
         size = (len(self.phase_names), *shape)
         generators = [generator_for(seed, "sample", first + k) for k in range(len(units))]
         if wanted is None and self.match_fractions:

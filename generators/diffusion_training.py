@@ -13,9 +13,11 @@ from generators.diffusion import ConditionalDiffusion
 from microstructures import DataError
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import derive_seed
+from networks.conditioning import ScalarEmbedding
 from networks.training import Progress, TrainingSettings, train
 
-LOG_SIGMA_MEAN, LOG_SIGMA_SD = 0.4, 1.3
+LOG_SIGMA_MEAN, LOG_SIGMA_SD = 0.5, 1.1
+LEAST_LOG_LOSS = -6.0  # below this the noise level is solved and gets no more weight
 
 
 class DiffusionSettings(BaseModel):
@@ -126,11 +128,17 @@ class BatchDraw:
 
 
 class DenoisingObjective(nn.Module):
-    """Cross-entropy of the denoised phases, information in the code, likelihood of fractions."""
+    """Cross-entropy of the denoised phases, information in the code, likelihood of fractions.
+
+    The cross-entropy spans orders of magnitude between low and high noise, and the shape of
+    interfaces is decided at low noise where it is small. It is therefore divided by its own
+    expected value, a function of the noise level learned beside the net (Karras et al. 2024).
+    """
 
     def __init__(self, denoiser: PhaseDenoiser, settings: DiffusionSettings) -> None:
         super().__init__()
         self.denoiser, self.code_nats = denoiser, settings.code_nats
+        self.log_loss = nn.Sequential(ScalarEmbedding(16), nn.SiLU(), nn.Linear(16, 1))
 
     def forward(
         self,
@@ -141,24 +149,38 @@ class DenoisingObjective(nn.Module):
         noise: Tensor,
         code_noise: Tensor,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        mean, log_variance = self.denoiser.encode(clean, units, drop=drop)
-        code = mean + (log_variance / 2).exp() * code_noise
-        nats = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
-        condition = self.denoiser.condition(units, code, drop=drop)
+        net = self.denoiser
+        process = net.process(units, drop=drop)
+        mean, log_variance = net.encode(clean, process)
+        nats = _divergence(mean, log_variance, *net.code_prior(process)).mean()
+        condition = net.condition_raw(process, mean + (log_variance / 2).exp() * code_noise)
         noisy = clean + sigma.view(-1, *[1] * (clean.ndim - 1)) * noise
-        cross_entropy = F.cross_entropy(self.denoiser(noisy, sigma, condition), clean.argmax(1))
-        expected, log_spread = self.denoiser.fractions(condition)
+        logits = net(noisy, sigma, condition).float()
+        entropy = F.cross_entropy(logits, clean.argmax(1), reduction="none").flatten(1).mean(1)
+        log_loss = self._expected_log_loss(sigma)
+        expected, log_spread = net.fractions(condition)
         actual = (clean.flatten(2).mean(2) + 1) / 2
         error = (actual - expected) / log_spread.exp()
         fraction_loss = (0.5 * error.square() + log_spread).mean()
         # The weights only have to exceed what a nat of code, or of fraction, is worth per voxel.
-        total = cross_entropy + 1e-2 * (nats - self.code_nats).abs() + 1e-2 * fraction_loss
+        total = (entropy * (-log_loss).exp() + log_loss).mean()
+        total = total + 1e-2 * (nats - self.code_nats).abs() + 1e-2 * fraction_loss
         shown = {
-            "cross_entropy": cross_entropy.detach(),
+            "cross_entropy": entropy.mean().detach(),
             "code_nats": nats.detach(),
             "fraction_error": (actual - expected).square().mean().sqrt().detach(),
         }
         return total, shown
+
+    def _expected_log_loss(self, sigma: Tensor) -> Tensor:
+        middle = LEAST_LOG_LOSS / 2
+        return middle - middle * torch.tanh(self.log_loss(sigma.log())[:, 0] / middle)
+
+
+def _divergence(mean: Tensor, log_variance: Tensor, m: Tensor, log_v: Tensor) -> Tensor:
+    """Return the Kullback-Leibler divergence of N(mean, variance) from N(m, v), in nats."""
+    ratio = (log_variance - log_v).exp()
+    return 0.5 * ((mean - m).square() / log_v.exp() + ratio - 1 - (log_variance - log_v)).sum(1)
 
 
 def augment(

@@ -20,7 +20,8 @@ def check_fractions(fractions: float | Sequence[float], n_phases: int) -> Float[
     values = [float(f) for f in np.atleast_1d(np.asarray(fractions, dtype=float))]
     if n_phases == 2 and len(values) == 1:
         values = [1 - values[0], values[0]]
-    if len(values) != n_phases or min(values) < 0 or abs(sum(values) - 1) > 1e-6:
+    fits = len(values) == n_phases and min(values) >= 0 and abs(sum(values) - 1) <= 1e-6
+    if not fits:  # NaN fails every comparison
         raise DataError(
             f"expected {n_phases} volume fractions in [0, 1] with sum 1, got {fractions!r}"
         )
@@ -38,7 +39,7 @@ def balance(
     Fixed-point scaling (Sinkhorn's half step) on the logarithm of the ratio, which contracts; a
     dozen rounds reach about 1e-3, and the exact cut comes at the end of sampling.
     """
-    wanted = fractions.clamp_min(1e-4).log()
+    wanted = fractions.to(logits.dtype).clamp_min(1e-4).log()
     offsets = torch.zeros_like(wanted)
     space = [1] * (logits.ndim - 2)
     for _ in range(iterations):

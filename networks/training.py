@@ -81,7 +81,7 @@ def train(
     prepared, optimizer = accelerator.prepare(objective, optimizer)
     ema = {k: v.to(accelerator.device) for k, v in ema.items()}
     unwrapped = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
-    bad, step = 0, start
+    bad, done = 0, start
     try:
         for step in range(start, settings.steps):
             generator = generator_for(settings.seed, "step", step, accelerator.process_index)
@@ -100,14 +100,14 @@ def train(
                 bad += 1
                 _guard(bad, step, batch, Path(folder))
             _average(ema, unwrapped, step, settings)
+            done = step + 1
             if progress:
                 numbers = {name: float(number) for name, number in shown.items()}
-                progress(step + 1, settings.steps, {"loss": float(value.detach()), **numbers})
-            if (step + 1) % settings.checkpoint_every == 0 and accelerator.is_main_process:
-                save_checkpoint(Path(folder), step + 1, unwrapped, optimizer, ema, identity)
+                progress(done, settings.steps, {"loss": float(value.detach()), **numbers})
+            if done % settings.checkpoint_every == 0 and accelerator.is_main_process:
+                save_checkpoint(Path(folder), done, unwrapped, optimizer, ema, identity)
     except (KeyboardInterrupt, SystemExit):
-        # The interrupted step did not finish: it is repeated on resume.
-        save_checkpoint(Path(folder), step, unwrapped, optimizer, ema, identity)
+        save_checkpoint(Path(folder), done, unwrapped, optimizer, ema, identity)
         raise
     return ema
 

@@ -82,21 +82,17 @@ def test_decode_agrees_with_sample_and_is_differentiable():
 
 
 def test_gradient_of_decode_matches_finite_differences():
-    model = untrained()
-    model.denoiser.double()
-    weights = torch.rand(1, 3, 8, 8)
+    model, weights = untrained(), torch.rand(1, 3, 8, 8)
 
     def value(code):
-        with torch.autocast("cpu", enabled=False):
-            return (model.decode(code, {"a": 0.5}, shape=(8, 8), seed=5) * weights).sum()
+        return (model.decode(code, {"a": 0.5}, shape=(8, 8), seed=5) * weights).sum()
 
-    code = torch.zeros(1, 8, dtype=torch.float64, requires_grad=True)
-    model_units = model.denoiser.process.frequencies
-    assert model_units.dtype == torch.float64
+    code = torch.zeros(1, 8, requires_grad=True)
     gradient = torch.autograd.grad(value(code), code)[0]
-    step = 1e-4 * torch.eye(8, dtype=torch.float64)[2:3]
-    difference = (value(code + step) - value(code - step)) / 2e-4
-    assert float(difference) == pytest.approx(float(gradient[0, 2]), rel=2e-2, abs=1e-5)
+    direction = gradient / gradient.norm()
+    with torch.no_grad():
+        difference = (value(code + 0.02 * direction) - value(code - 0.02 * direction)) / 0.04
+    assert float(difference) == pytest.approx(float(gradient.norm()), rel=0.02)
 
 
 def test_code_is_blind_to_position():
@@ -195,7 +191,7 @@ def test_resumed_training_equals_uninterrupted(tmp_path):
 @pytest.mark.slow
 def test_fraction_follows_composition_after_training(tmp_path):
     data = spinodal_cells(64)
-    model = train_diffusion(data, settings(steps=250), tmp_path / "m")
+    model = train_diffusion(data, settings(steps=400, learning_rate=3e-3), tmp_path / "m")
     process = {"temperature_k": 700.0, "ageing_time_h": 1.0}
     fractions = [
         np.mean(

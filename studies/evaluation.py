@@ -1,0 +1,161 @@
+"""One evaluation: process and code to a structure, its properties and its gate score.
+
+Stiffness climbs a ladder: the surrogate's value counts where its guaranteed bracket is narrow
+enough, else the solver answers. A surrogate's value is told with its bracket, a solver's as a
+number, so that the study's journal says which rung was used.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from microstructures import DataError, Microstructure
+from optimize import Estimate
+from optimize.design_space import LATENT
+from physics import effective_conductivity, effective_stiffness
+from studies.models import Models, conductivities, elastic_materials, make_simulator
+from studies.settings import DesignSettings
+
+C11, CONDUCTIVITY, GATE = "c11_gpa", "conductivity_w_mk", "gate"
+PROPERTY_LABELS = {
+    C11: "C11, plane strain (GPa)",
+    CONDUCTIVITY: "conductivity along direction 1 (W/(m K))",
+}
+SEARCH_TOLERANCE, CONFIRM_TOLERANCE = 1e-4, 1e-6
+Parameters = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates points of the design space with given models and materials."""
+
+    models: Models
+    settings: DesignSettings
+
+    @property
+    def targets(self) -> dict[str, float]:
+        """Wanted value of each property that is not left free.
+
+        Raises:
+            DataError: All are free.
+        """
+        wanted = {
+            C11: self.settings.target_c11_gpa,
+            CONDUCTIVITY: self.settings.target_conductivity_w_mk,
+        }
+        targets = {name: value for name, value in wanted.items() if value is not None}
+        if not targets:
+            raise DataError(
+                "expected target_c11_gpa or target_conductivity_w_mk, got neither; give one"
+            )
+        return targets
+
+    def check(self) -> None:
+        """Refuse settings that the models do not fit, before anything is written.
+
+        Raises:
+            DataError: Targets, materials or shape do not fit.
+        """
+        generator = self.models.generator
+        names = generator.phase_names
+        elastic_materials(self.settings, len(names))
+        conductivities(self.settings, len(names))
+        if not all(generator.periodic):
+            raise DataError(
+                "expected a generator of periodic cells for a design by periodic solvers, got one "
+                f"with periodic = {generator.periodic}; use `mesoforge generate` with it instead"
+            )
+        sides, multiple = self.settings.shape, generator.size_multiple
+        if len(sides) != len(generator.periodic) or any(s % multiple for s in sides):
+            raise DataError(
+                f"expected shape with {len(generator.periodic)} sides that are multiples of "
+                f"{multiple}, got {sides}; change shape"
+            )
+        if self.settings.simulator != "none":
+            known = make_simulator(self.settings.simulator).space.names
+            if known != generator.space.names:
+                raise DataError(
+                    f"expected a simulator of {', '.join(generator.space.names)}, the generator's "
+                    f"parameters, got one of {', '.join(known)}; choose another simulator, or none"
+                )
+        _ = self.targets
+
+    def structure(self, parameters: Parameters) -> Microstructure:
+        """Return the structure of a point: its noise is that of the seed's first sample."""
+        process = {name: value for name, value in parameters.items() if name != LATENT}
+        (structure,) = self.models.generator.sample(
+            process,
+            n=1,
+            shape=self.settings.shape,
+            seed=self.settings.seed,
+            latent=parameters.get(LATENT),
+        )
+        return structure
+
+    def values(self, parameters: Parameters) -> dict[str, float | Estimate]:
+        """Return the target properties and the gate score of one point of the design space."""
+        structure = self.structure(parameters)
+        phases = as_batch([structure])
+        values: dict[str, float | Estimate] = {}
+        if C11 in self.targets:
+            values[C11] = self._stiffness(phases)
+        if CONDUCTIVITY in self.targets:
+            solved = self.conductivity(phases, tolerance=SEARCH_TOLERANCE)
+            values[CONDUCTIVITY] = float(solved.value[0, 0, 0])
+        values[GATE] = float(self.gate_scores(phases, structure.process)[0])
+        return values
+
+    def stiffness(self, phases: Tensor, *, tolerance: float) -> Any:
+        """Return the solver's effective stiffness of a batch of structures, in GPa."""
+        materials = elastic_materials(self.settings, len(self.models.generator.phase_names))
+        return effective_stiffness(phases, materials, tolerance=tolerance)
+
+    def conductivity(self, phases: Tensor, *, tolerance: float) -> Any:
+        """Return the solver's effective conductivity of a batch of structures, in W/(m K)."""
+        values = conductivities(self.settings, len(self.models.generator.phase_names))
+        return effective_conductivity(phases, values, tolerance=tolerance)
+
+    def solved(self, phases: Tensor, *, tolerance: float) -> dict[str, np.ndarray]:
+        """Return the target properties of a batch by the solver, name to `(batch,)`."""
+        values = {}
+        if C11 in self.targets:
+            values[C11] = self.stiffness(phases, tolerance=tolerance).value[:, 0, 0].numpy()
+        if CONDUCTIVITY in self.targets:
+            solved = self.conductivity(phases, tolerance=tolerance)
+            values[CONDUCTIVITY] = solved.value[:, 0, 0].numpy()
+        return values
+
+    def gate_scores(self, phases: Tensor, process: Mapping[str, Any]) -> Tensor:
+        """Return the gate score of structures of one process point, `(batch,)`; pass is <= 1."""
+        return self.models.gate.score(phases, process)
+
+    def _stiffness(self, phases: Tensor) -> float | Estimate:
+        materials = elastic_materials(self.settings, len(self.models.generator.phase_names))
+        guess = self.models.surrogate.predict(phases, materials)
+        assert guess.lower is not None
+        assert guess.upper is not None
+        value, lower, upper = (
+            float(matrix[0, 0, 0]) for matrix in (guess.effective, guess.lower, guess.upper)
+        )
+        if upper - lower <= self.settings.bracket_tolerance * abs(value):
+            return Estimate(value, lower, upper, "discrete")
+        return float(self.stiffness(phases, tolerance=SEARCH_TOLERANCE).value[0, 0, 0])
+
+
+def as_batch(structures: Sequence[Microstructure]) -> Tensor:
+    """Return the labels of structures of one shape as a tensor `(batch, *space)`."""
+    return torch.stack([torch.from_numpy(np.array(s.phases)) for s in structures])
+
+
+def relative_misses(values: Mapping[str, Any], targets: Mapping[str, float]) -> dict[str, float]:
+    """Return |value - target| / target by property."""
+    return {name: abs(float(values[name]) / t - 1) for name, t in targets.items()}
+
+
+def combined_miss(values: Mapping[str, Any], targets: Mapping[str, float]) -> float:
+    """Return the root of the summed squared relative misses, by which the study ranks."""
+    return float(np.sqrt(sum(m**2 for m in relative_misses(values, targets).values())))

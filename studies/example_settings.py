@@ -1,0 +1,48 @@
+"""The verb `init`: the settings of every verb as commented YAML."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from generators.diffusion_training import DiffusionSettings
+from microstructures import DataError
+from microstructures.importing import ImportSettings
+from microstructures.publishing import publish_text
+from studies.settings import (
+    DemoSettings,
+    DesignSettings,
+    GenerateSettings,
+    PredictSettings,
+    SimulateSettings,
+)
+from studies.settings_text import commented_yaml
+from surrogates.training import SurrogateSettings
+
+
+def settings_files() -> dict[str, type[BaseModel]]:
+    """Return the settings model behind each file that `init` writes."""
+    return {
+        "demo.yaml": DemoSettings,
+        "design.yaml": DesignSettings,
+        "simulate.yaml": SimulateSettings,
+        "generate.yaml": GenerateSettings,
+        "predict.yaml": PredictSettings,
+        "import.yaml": ImportSettings,
+        "train-generator.yaml": DiffusionSettings,
+        "train-surrogate.yaml": SurrogateSettings,
+    }
+
+
+def write_settings(folder: Path) -> list[Path]:
+    """Write every settings file into a folder.
+
+    Raises:
+        DataError: One of them is there already.
+    """
+    files = settings_files()
+    there = [name for name in files if (folder / name).exists()]
+    if there:
+        raise DataError(
+            f"expected no settings in {folder} yet, found {', '.join(there)}; choose another folder"
+        )
+    return [publish_text(folder / name, commented_yaml(model)) for name, model in files.items()]

@@ -1,0 +1,175 @@
+"""The fidelity report: a generator's structures against real ones, beside the noise floor."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generators.fidelity import MEANING, FidelityReport, compare
+from microstructures import DataError, Microstructure, MicrostructureDataset
+from microstructures.publishing import publish_json, publish_text
+from physics import lineal_path, radial_mean, two_point_correlation
+from studies.evaluation import as_batch
+from studies.figures import DESIGN, INK, drawing, structure_row
+from studies.models import load_generator
+from studies.report import render
+from studies.run_folder import find_folder, open_run
+from studies.settings import Settings, setting
+
+SHOWN = 4
+FEWEST = 4
+
+
+class FidelitySettings(Settings):
+    """What a fidelity report compares."""
+
+    model: str
+    dataset: str
+    where: dict[str, float | str] = setting({}, "Condition, name to value")
+    n: int = setting(32, "Structures to generate", ge=2, le=100_000)
+    seed: int = setting(0, "Seed of the generated structures", ge=0)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Real and generated structures of one condition, and how they differ."""
+
+    real: MicrostructureDataset
+    generated: list[Microstructure]
+    report: FidelityReport
+
+
+def run_fidelity_report(
+    model: str, data: Path, *, where: Mapping[str, Any], n: int, seed: int, out: Path
+) -> Path:
+    """Compare a generator with the real structures of a condition; return the HTML report.
+
+    Writes fidelity.json and report.html. The report holds pictures of the real structures: keep
+    it where their licence allows.
+
+    Raises:
+        DataError: The model and the data do not fit each other, or too few samples are left.
+    """
+    dataset = MicrostructureDataset.open(find_folder(data, "dataset"))
+    settings = FidelitySettings(
+        model=model, dataset=dataset.digest, where=dict(where), n=max(n, 2), seed=seed
+    )
+    comparison = compare_model(model, select(dataset, where), n=settings.n, seed=seed)
+    print(comparison.report)
+    with open_run(out, settings, verb="report") as run:
+        facts = {"where": dict(where), **comparison.report.to_json()}
+        publish_json(run.path / "fidelity.json", facts)
+        return publish_text(run.path / "report.html", render_comparison(comparison, where))
+
+
+def select(dataset: MicrostructureDataset, where: Mapping[str, Any]) -> MicrostructureDataset:
+    """Return the samples of one condition.
+
+    Raises:
+        DataError: A name is unknown, or fewer than four samples are left.
+    """
+    dataset.space.to_unit(where)
+    keep = [k for k in range(len(dataset)) if _matches(dataset[k].process, where)]
+    if len(keep) < FEWEST:
+        said = ", ".join(f"{name} = {value}" for name, value in where.items()) or "no condition"
+        raise DataError(
+            f"expected at least {FEWEST} real structures with {said}, found {len(keep)} of "
+            f"{len(dataset)}; choose a condition of the data"
+        )
+    return dataset.subset(keep)
+
+
+def compare_model(model: str, real: MicrostructureDataset, *, n: int, seed: int) -> Comparison:
+    """Generate n structures at the real ones' own processes and compare.
+
+    Raises:
+        DataError: Parameters, phases or voxel size of model and data differ.
+    """
+    generator = load_generator(model)
+    ours = (generator.space.names, generator.phase_names, tuple(generator.periodic))
+    theirs = (real.space.names, real.phase_names, tuple(real.periodic))
+    same_scale = math.isclose(generator.voxel_size_um, real.voxel_size_um, rel_tol=1e-6)
+    if ours != theirs or not same_scale:
+        raise DataError(
+            f"expected data of the model's parameters, phases, periodicity and voxel size "
+            f"{(*ours, generator.voxel_size_um)}, got {(*theirs, real.voxel_size_um)}"
+        )
+    # Evenly over the real samples, so that both sides have the same mix of conditions.
+    chosen = [int(k * len(real) / n) % len(real) for k in range(n)]
+    generated = generator.sample([real[k].process for k in chosen], shape=real.shape, seed=seed)
+    groups = real.sources if "import" in real.about else None
+    report = compare(
+        real.phases, as_batch(generated), groups=groups, periodic=real.periodic, seed=seed
+    )
+    return Comparison(real, generated, report)
+
+
+def render_comparison(comparison: Comparison, where: Mapping[str, Any]) -> str:
+    """Return the report as one self-contained HTML page."""
+    real, generated = comparison.real, comparison.generated
+    table = comparison.report.table()
+    voxel, n_phases = real.voxel_size_um, len(real.phase_names)
+    picked = np.linspace(0, len(real) - 1, min(SHOWN, len(real))).round().astype(int)
+    shown = [real.phases[int(k)].numpy() for k in picked]
+    shown += [s.phases for s in generated[: len(shown)]]
+    titles = ["real"] * len(picked) + ["generated"] * len(picked)
+    page = {
+        "condition": [(name, str(value)) for name, value in where.items()],
+        "counts": comparison.report.counts,
+        "heading": table[0],
+        "rows": table[1:],
+        "meaning": MEANING,
+        "phase_names": real.phase_names,
+        "grouped": comparison.report.n_groups is not None,
+        "structures": structure_row(shown, titles, voxel_size_um=voxel, n_phases=n_phases),
+        "curves": curves_figure(comparison),
+    }
+    return render("fidelity.html.j2", page)
+
+
+def curves_figure(comparison: Comparison) -> str:
+    """Return S2 and lineal path of every phase, real with the spread of samples, generated."""
+    real, reach = comparison.real, comparison.report.max_lag
+    generated = as_batch(comparison.generated)
+    lag = np.arange(reach + 1) * real.voxel_size_um
+    with drawing(len(real.phase_names), 2, width=3.0 * len(real.phase_names), height=4.8) as made:
+        for phase, name in enumerate(real.phase_names):
+            for row, measure in enumerate((_s2, _lineal)):
+                axis = made.axes[row, phase]
+                ours = measure(generated == phase, reach, real.periodic)
+                theirs = measure(real.phases == phase, reach, real.periodic)
+                low, high = np.quantile(theirs, [0.05, 0.95], axis=0)
+                axis.fill_between(
+                    lag, low, high, color=INK, alpha=0.15, label="real, 90 % of samples"
+                )
+                axis.plot(lag, theirs.mean(0), color=INK, linewidth=0.9, label="real, mean")
+                axis.plot(lag, ours.mean(0), color=DESIGN, label="generated, mean")
+                axis.set_title(name.replace("$", r"\$") if row == 0 else "")
+                axis.set_xlabel("lag r (µm)" if row else "")
+                axis.set_ylabel("" if phase else ("lineal path (-)" if row else "S2 (-)"))
+        made.axes[0, 0].legend()
+        return made.data_uri()
+
+
+def _s2(indicator: Tensor, reach: int, periodic: tuple[bool, ...]) -> np.ndarray:
+    correlation = two_point_correlation(indicator.to(torch.float32), periodic=periodic)
+    return radial_mean(correlation, max_lag=reach).double().numpy()
+
+
+def _lineal(indicator: Tensor, reach: int, periodic: tuple[bool, ...]) -> np.ndarray:
+    path = lineal_path(indicator.to(torch.float32), max_lag=reach, periodic=periodic)
+    return path.mean(1).double().numpy()
+
+
+def _matches(process: Mapping[str, Any], where: Mapping[str, Any]) -> bool:
+    def same(value: Any, wanted: Any) -> bool:
+        if isinstance(value, (int, float)) and isinstance(wanted, (int, float)):
+            return math.isclose(value, wanted, rel_tol=1e-6)
+        return str(value) == str(wanted)
+
+    return all(same(process.get(name), wanted) for name, wanted in where.items())

@@ -1,0 +1,99 @@
+"""The trained models and materials that a design study works with."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from generators import ConditionalDiffusion
+from microstructures import DataError
+from networks.saving import resolve_model
+from physics import CorrelationGate, IsotropicElastic
+from physics.processes import RandomField, SpinodalDecomposition
+from studies.run_folder import find_folder
+from studies.settings import DesignSettings, ElasticPhases
+from surrogates import FieldSurrogate
+
+
+@dataclass(frozen=True)
+class Models:
+    """A generator, its statistics gate, and the field surrogate."""
+
+    generator: ConditionalDiffusion
+    gate: CorrelationGate
+    surrogate: FieldSurrogate
+
+
+def load_generator(name: str) -> ConditionalDiffusion:
+    """Load a generator from a training run, a model folder, or by shipped name."""
+    return ConditionalDiffusion.from_pretrained(_located(name))
+
+
+def load_gate(name: str) -> CorrelationGate:
+    """Load a gate from a training run, its folder, or by shipped name."""
+    import generators
+
+    shipped = Path(generators.__file__).parent / "weights"
+    return CorrelationGate.load(resolve_model(_located(name), shipped))
+
+
+def load_surrogate(name: str) -> FieldSurrogate:
+    """Load a field surrogate from a training run, a model folder, or by shipped name."""
+    return FieldSurrogate.from_pretrained(_located(name))
+
+
+def load_models(settings: DesignSettings) -> Models:
+    """Load all models of a design study.
+
+    Raises:
+        CheckpointError: One is not there or was altered.
+    """
+    return Models(
+        load_generator(settings.generator),
+        load_gate(settings.gate),
+        load_surrogate(settings.field_surrogate),
+    )
+
+
+def make_simulator(name: str) -> Any:
+    """Return the named simulator with its default material constants."""
+    match name:
+        case "spinodal":
+            return SpinodalDecomposition()
+        case "random-field":
+            return RandomField()
+        case _:
+            raise DataError(f"expected spinodal or random-field as simulator, got {name!r}")
+
+
+def elastic_materials(settings: ElasticPhases, n_phases: int) -> list[IsotropicElastic]:
+    """Return one elastic material per phase.
+
+    Raises:
+        DataError: Not as many moduli or Poisson's ratios as phases.
+    """
+    _one_each("youngs_modulus_gpa", settings.youngs_modulus_gpa, n_phases)
+    _one_each("poisson_ratio", settings.poisson_ratio, n_phases)
+    pairs = zip(settings.youngs_modulus_gpa, settings.poisson_ratio, strict=True)
+    return [IsotropicElastic(youngs_modulus_gpa=e, poisson_ratio=nu) for e, nu in pairs]
+
+
+def conductivities(settings: DesignSettings, n_phases: int) -> list[float]:
+    """Return one conductivity per phase in W/(m K).
+
+    Raises:
+        DataError: Not as many as phases.
+    """
+    _one_each("conductivity_w_mk", settings.conductivity_w_mk, n_phases)
+    return list(settings.conductivity_w_mk)
+
+
+def _one_each(name: str, values: tuple[float, ...], n_phases: int) -> None:
+    if len(values) != n_phases:
+        raise DataError(
+            f"expected {n_phases} values of {name}, one per phase, got {len(values)}: "
+            f"{', '.join(f'{v:g}' for v in values)}"
+        )
+
+
+def _located(name: str) -> str:
+    return str(find_folder(Path(name), "model"))

@@ -1,0 +1,172 @@
+"""Settings of every verb: one declaration that feeds YAML files, flags and saved runs."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from cyclopts import Parameter
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from microstructures.errors import DataError
+
+BOUND_WORDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+
+
+def setting(default: Any, what: str, unit: str = "", **bounds: Any) -> Any:
+    """Return a pydantic field whose description names its unit and bounds."""
+    notes = [unit] if unit else []
+    notes += [f"{word} {bounds[key]}" for key, word in BOUND_WORDS.items() if key in bounds]
+    text = f"{what} ({', '.join(notes)})" if notes else what
+    return Field(default, description=text, **bounds)
+
+
+class Settings(BaseModel):
+    """Frozen settings: unknown names, NaN and infinity are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def resolve_settings(
+    model: type[Model], file: Path | None, given: BaseModel | Mapping[str, Any] | None
+) -> Model:
+    """Return defaults, overridden by the YAML file, overridden by what was given as flags.
+
+    Raises:
+        DataError: The file cannot be read, or a name or value does not fit.
+    """
+    from microstructures.settings import load_settings
+
+    flags = given.model_dump(exclude_unset=True) if isinstance(given, BaseModel) else given
+    start = load_settings(file, model).model_dump(exclude_unset=True) if file else {}
+    try:
+        return model.model_validate(_merged(start, flags or {}))
+    except ValidationError as error:
+        raise DataError(settings_error(error)) from error
+
+
+def _merged(start: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any]:
+    both = {k: _merged(start[k], flags[k]) for k in start if isinstance(flags.get(k), dict)}
+    return {**start, **flags, **both}
+
+
+def settings_error(error: ValidationError) -> str:
+    """Return the first fault of a pydantic error as one sentence."""
+    fault = error.errors(include_url=False)[0]
+    name = ".".join(str(part) for part in fault["loc"]) or "settings"
+    if fault["type"] == "extra_forbidden":
+        return f"expected a known setting, got {name!r}; `mesoforge init` writes all names"
+    said = fault["msg"][0].lower() + fault["msg"][1:]
+    return f"setting {name}: {said}, got {str(fault['input'])[:80]!r}; change this value"
+
+
+Side = Annotated[int, Field(ge=8, le=4096)]
+Modulus = Annotated[float, Field(ge=0)]
+Poisson = Annotated[float, Field(gt=-1, lt=0.5)]
+Shape = tuple[Side, ...]
+Range = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+def _shape(what: str, default: tuple[int, ...] = (64, 64)) -> Any:
+    text = f"{what} (voxels, 8 to 4096 a side, two or three sides)"
+    return Field(default, description=text, min_length=2, max_length=3)
+
+
+def _per_phase(default: tuple[float, ...], what: str, note: str) -> Any:
+    text = f"{what} of each phase, in the order of its labels ({note})"
+    return Field(default, description=text, min_length=1, max_length=256)
+
+
+class ElasticPhases(Settings):
+    """Isotropic elastic constants, one per phase."""
+
+    youngs_modulus_gpa: tuple[Modulus, ...] = _per_phase(
+        (20.0, 200.0), "Young's modulus", "GPa, at least 0; 0 is a pore"
+    )
+    poisson_ratio: tuple[Poisson, ...] = _per_phase(
+        (0.33, 0.25), "Poisson's ratio", "above -1, below 0.5"
+    )
+
+
+class DesignSettings(ElasticPhases):
+    """An inverse design: which process and structure have the wanted properties."""
+
+    target_c11_gpa: float | None = setting(
+        75.0, "Wanted stiffness C11, plane strain; null leaves it free", "GPa", gt=0
+    )
+    target_conductivity_w_mk: float | None = setting(
+        57.0, "Wanted conductivity along direction 1; null leaves it free", "W/(m K)", gt=0
+    )
+    conductivity_w_mk: tuple[Modulus, ...] = _per_phase(
+        (200.0, 20.0), "Conductivity", "W/(m K), at least 0"
+    )
+    generator: str = setting("spinodal-2d-diffusion", "Generator: a shipped name or a folder")
+    gate: str = setting("spinodal-2d-gate", "Statistics gate: a shipped name or a folder")
+    field_surrogate: str = setting("elastic-2d-fno", "Field surrogate: a shipped name or a folder")
+    simulator: Literal["spinodal", "random-field", "none"] = setting(
+        "spinodal", "Simulator that checks the process; none for a generator of measured maps"
+    )
+    shape: Shape = _shape("Cell of the designed structure")
+    evaluations: int = setting(48, "Evaluations of the search, and of its random rival", ge=4)
+    batch: int = setting(4, "Trials proposed at a time", ge=1, le=64)
+    bracket_tolerance: float = setting(
+        0.01, "Widest relative bracket at which the surrogate's C11 is taken", gt=0, lt=1
+    )
+    process_checks: int = setting(16, "Fresh simulations of the designed process", ge=2, le=1000)
+    window_points: int = setting(7, "Points along each axis of the process window", ge=2, le=50)
+    window_samples: int = setting(4, "Structures per point of the process window", ge=1, le=100)
+    seed: int = setting(0, "Seed of everything random", ge=0)
+
+
+class DemoSettings(DesignSettings):
+    """The demo: the design study with shipped weights, or with everything made from scratch."""
+
+    from_scratch: bool = setting(False, "Simulate and train everything first; use nothing shipped")
+    scratch_points: int = setting(512, "From scratch: process points that are simulated", ge=8)
+    scratch_generator_steps: int = setting(2500, "From scratch: generator training steps", ge=1)
+    scratch_surrogate_steps: int = setting(600, "From scratch: surrogate training steps", ge=1)
+
+
+class SimulateSettings(Settings):
+    """A data set of simulated structures over a process space."""
+
+    process: Literal["spinodal", "random-field"] = setting("spinodal", "What is simulated")
+    # The command takes these as --range name=low:high.
+    ranges: Annotated[dict[str, Range], Parameter(show=False)] = setting(
+        {}, "Narrower range of a parameter, name to (low, high); default is the whole space"
+    )
+    shape: Shape = _shape("Cell")
+    points: int = setting(256, "Process points, spread evenly over the space", ge=1, le=1_000_000)
+    cells_per_point: int = setting(4, "Cells simulated at each point", ge=1, le=10_000)
+    shard: int = setting(32, "Process points simulated and saved at a time", ge=1, le=10_000)
+    seed: int = setting(0, "Seed of the points and of every cell", ge=0)
+
+
+class GenerateSettings(Settings):
+    """Structures from a trained generator at one process point."""
+
+    process: dict[str, float | str | None] = setting(
+        {}, "Process parameters by name; one left out is unknown to the generator"
+    )
+    n: Annotated[int, Parameter(alias="-n")] = setting(8, "Structures", ge=1, le=100_000)
+    shape: Shape = _shape("Cell of each structure")
+    volume_fraction: float | None = setting(
+        None, "Wanted volume fraction of phase 1; null leaves it free", gt=0, lt=1
+    )
+    seed: int = setting(0, "Seed of the structures", ge=0)
+
+
+class PredictSettings(ElasticPhases):
+    """Effective stiffness and fields of given structures."""
+
+    field_surrogate: str = setting("elastic-2d-fno", "Field surrogate: a shipped name or a folder")
+    solver: bool = setting(False, "Solve instead of asking the surrogate")
+    tolerance: float = setting(1e-6, "Solver tolerance (relative residual)", gt=0, lt=1)
+    values: tuple[float, ...] = setting(
+        (), "Stored values of label 0, 1, ... in a picture, for example 0 255; empty: as stored"
+    )
+    voxel_size_um: float | None = setting(
+        None, "Voxel edge where the file holds none; null means 1", "um", gt=0
+    )

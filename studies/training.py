@@ -1,0 +1,129 @@
+"""The verb `train`: a generator, a gate or a field surrogate from a data set."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from microstructures import DataError, MicrostructureDataset
+from studies.progress import progress_bar
+from studies.run_folder import find_folder, open_run
+from studies.settings import Settings, resolve_settings
+from studies.settings_text import settings_yaml
+
+What = Literal["generator", "gate", "surrogate"]
+
+
+class TrainingRun(Settings):
+    """What identifies a training run."""
+
+    what: What
+    data: str
+    settings: dict[str, Any]
+
+
+def run_training(
+    what: What,
+    data: Path,
+    *,
+    settings_file: Path | None,
+    values: Mapping[str, Any],
+    out: Path,
+    dry_run: bool,
+) -> Path | None:
+    """Train on a data set, save the model in `out/model` and return that; repeat to resume.
+
+    Raises:
+        MicrostructureError: The data set or a setting does not fit, or training diverged.
+    """
+    settings = resolve_settings(settings_model(what), settings_file, nested(values))
+    dataset = MicrostructureDataset.open(find_folder(data, "dataset"))
+    resolved = settings.model_dump(mode="json")
+    if dry_run:
+        print(settings_yaml({**resolved, "expected": expected_cost(what, dataset, settings)}))
+        return None
+    identity = TrainingRun(what=what, data=dataset.digest, settings=resolved)
+    with open_run(out, identity, verb="train") as run:
+        train_model(what, dataset, settings, run.path / "model")
+        return run.path / "model"
+
+
+def settings_model(what: What) -> type[BaseModel]:
+    """Return the settings model of a kind of training."""
+    match what:
+        case "generator":
+            from generators.diffusion_training import DiffusionSettings
+
+            return DiffusionSettings
+        case "surrogate":
+            from surrogates.training import SurrogateSettings
+
+            return SurrogateSettings
+        case _:
+            return GateSettings
+
+
+class GateSettings(Settings):
+    """The gate has nothing to set: it is fitted to the data's own scatter."""
+
+
+def train_model(
+    what: What, dataset: MicrostructureDataset, settings: BaseModel, folder: Path
+) -> None:
+    """Train one model on a data set into a folder; nothing happens where it stands already."""
+    if (folder / "manifest.json").exists():
+        return
+    match what:
+        case "generator":
+            from generators.diffusion_training import DiffusionSettings, train_diffusion
+
+            assert isinstance(settings, DiffusionSettings)
+            with progress_bar("train generator", settings.training.steps) as advance:
+                train_diffusion(dataset, settings, folder, progress=lambda k, *_: advance(k))
+        case "surrogate":
+            from surrogates.training import SurrogateSettings, train_field_surrogate
+
+            assert isinstance(settings, SurrogateSettings)
+            with progress_bar("train surrogate", settings.training.steps) as advance:
+                train_field_surrogate(dataset, settings, folder, progress=lambda k, *_: advance(k))
+        case _:
+            from physics import CorrelationGate
+
+            with progress_bar("fit gate", 1) as advance:
+                CorrelationGate.fit(dataset).save(folder)
+                advance(1)
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"training": {"steps": 5}} for {"training.steps": 5}.
+
+    Raises:
+        DataError: A name is both a setting and a group of settings.
+    """
+    tree: dict[str, Any] = {}
+    for name, value in values.items():
+        *groups, last = name.split(".")
+        place = tree
+        for group in groups:
+            place = place.setdefault(group, {})
+            if not isinstance(place, dict):
+                raise DataError(f"expected {group} to be a group of settings, got a value for it")
+        place[last] = value
+    return tree
+
+
+def expected_cost(
+    what: What, dataset: MicrostructureDataset, settings: BaseModel
+) -> dict[str, Any]:
+    """Return expected memory (MB), disk (MB) and time (min), as measured on two cores."""
+    voxels = dataset.phases[0].numel() / 64**2
+    training = getattr(settings, "training", None)
+    steps = training.steps * training.batch_size / 16 if training else 0
+    return {
+        "memory_mb": round(1200 + dataset.phases.numel() / 1e6),
+        "disk_mb": 60 if training else 1,
+        "minutes": round(
+            (20 + voxels * (steps * 0.2 if training else 0.02 * len(dataset))) / 60, 1
+        ),
+    }
