@@ -170,8 +170,6 @@ def unfold(
     return rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=FOLD, j=FOLD, k=FOLD)
 
 
-def signed_indicators(
-    phases: torch.Tensor, n_phases: int
-) -> Float[Tensor, "batch phase *space"]:
+def signed_indicators(phases: torch.Tensor, n_phases: int) -> Float[Tensor, "batch phase *space"]:
     """Return one-hot phases as ±1."""
     return 2 * F.one_hot(phases.long(), n_phases).movedim(-1, 1).float() - 1

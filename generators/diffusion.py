@@ -102,7 +102,9 @@ class ConditionalDiffusion:
         points = [process] if isinstance(process, Mapping) else list(process)
         points = [p for p in points for _ in range(n)]
         if not points:
-            raise DataError("expected at least one process point and n >= 1, got no samples to draw")
+            raise DataError(
+                "expected at least one process point and n >= 1, got no samples to draw"
+            )
         units = process_units(self.space, points)
         codes = self._codes(latent, len(points), seed)
         wanted = None
@@ -155,16 +157,16 @@ class ConditionalDiffusion:
         return F.softmax(logits, 1)
 
     @torch.no_grad()
-    def encode(
-        self, microstructures: Sequence[Microstructure]
-    ) -> Float[Tensor, "batch latent"]:
+    def encode(self, microstructures: Sequence[Microstructure]) -> Float[Tensor, "batch latent"]:
         """Return the mean code of microstructures of one shape, given their own process."""
         phases = torch.stack([torch.from_numpy(m.phases) for m in microstructures])
         self._check_shape(phases.shape[1:])
         names = self.space.names
         known = [{k: v for k, v in m.process.items() if k in names} for m in microstructures]
         x = signed_indicators(phases, len(self.phase_names))
-        return self.denoiser.standard_code(x, self.denoiser.process(process_units(self.space, known)))
+        return self.denoiser.standard_code(
+            x, self.denoiser.process(process_units(self.space, known))
+        )
 
     def expected_fractions(self, process: Process) -> Float[Tensor, " phase"]:
         """Return the mean volume fractions at a process point (code at its mean, zero)."""

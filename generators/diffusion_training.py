@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from generators.code_prior import divergence, fit_code_prior
 from generators.denoiser import PhaseDenoiser, signed_indicators
 from generators.diffusion import ConditionalDiffusion
 from microstructures import DataError
@@ -25,21 +26,23 @@ class DiffusionSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    widths: tuple[int, ...] = Field((32, 64, 96), description="channels per level; multiples of 32 run fastest")
-    blocks: int = Field(1, ge=1, description="residual blocks per level")
-    features: int = Field(128, ge=8, description="length of the condition vector")
-    latent_dim: int = Field(8, ge=1, le=64, description="length of the code")
-    code_nats: float = Field(3.0, ge=0, description="information in the code, in nats")
+    widths: tuple[int, ...] = Field(
+        default=(32, 64, 96), description="channels per level; multiples of 32 run fastest"
+    )
+    blocks: int = Field(default=1, ge=1, description="residual blocks per level")
+    features: int = Field(default=128, ge=8, description="length of the condition vector")
+    latent_dim: int = Field(default=8, ge=1, le=64, description="length of the code")
+    code_nats: float = Field(default=3.0, ge=0, description="information in the code, in nats")
     parameter_dropout: float = Field(
-        0.1, ge=0, lt=1, description="share of process values hidden in training"
+        default=0.1, ge=0, lt=1, description="share of process values hidden in training"
     )
     match_fractions: bool = Field(
-        True, description="cut samples at the volume fraction that process and code imply"
+        default=True, description="cut samples at the volume fraction that process and code imply"
     )
-    isotropic: bool = Field(True, description="augment by exchanging the axes")
-    flips: bool = Field(True, description="augment by mirroring the axes")
-    steps: int = Field(8, ge=2, le=16, description="net evaluations per sample")
-    half: bool = Field(False, description="store the weights in half precision")
+    isotropic: bool = Field(default=True, description="augment by exchanging the axes")
+    flips: bool = Field(default=True, description="augment by mirroring the axes")
+    steps: int = Field(default=8, ge=2, le=16, description="net evaluations per sample")
+    half: bool = Field(default=False, description="store the weights in half precision")
     training: TrainingSettings = TrainingSettings()
 
 
@@ -61,16 +64,7 @@ def train_diffusion(
         DataError: The cells do not fit the net's size.
         ConvergenceError: Training diverged.
     """
-    torch.manual_seed(derive_seed(settings.training.seed, "weights"))
-    denoiser = PhaseDenoiser(
-        space=dataset.space,
-        n_phases=dataset.n_phases,
-        periodic=dataset.periodic,
-        widths=settings.widths,
-        blocks=settings.blocks,
-        latent_dim=settings.latent_dim,
-        features=settings.features,
-    )
+    denoiser = initial_denoiser(dataset, settings)
     shape = tuple(dataset.phases.shape[1:])
     if any(s % denoiser.size_multiple for s in shape):
         raise DataError(
@@ -89,6 +83,12 @@ def train_diffusion(
         progress=progress,
     )
     objective.load_state_dict(state)
+    fit_code_prior(
+        denoiser,
+        dataset,
+        parameter_dropout=settings.parameter_dropout,
+        seed=settings.training.seed,
+    )
     model = ConditionalDiffusion(
         denoiser,
         space=dataset.space,
@@ -100,6 +100,21 @@ def train_diffusion(
     )
     model.save_pretrained(out, card=card, half=settings.half)
     return model
+
+
+def initial_denoiser(dataset: MicrostructureDataset, settings: DiffusionSettings) -> PhaseDenoiser:
+    """Return an untrained net for a dataset, its weights drawn from the settings' seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(settings.training.seed, "weights"))
+        return PhaseDenoiser(
+            space=dataset.space,
+            n_phases=dataset.n_phases,
+            periodic=dataset.periodic,
+            widths=settings.widths,
+            blocks=settings.blocks,
+            latent_dim=settings.latent_dim,
+            features=settings.features,
+        )
 
 
 class BatchDraw:
@@ -152,7 +167,7 @@ class DenoisingObjective(nn.Module):
         net = self.denoiser
         process = net.process(units, drop=drop)
         mean, log_variance = net.encode(clean, process)
-        nats = _divergence(mean, log_variance, *net.code_prior(process)).mean()
+        nats = divergence(mean, log_variance, *net.code_prior(process)).mean()
         condition = net.condition_raw(process, mean + (log_variance / 2).exp() * code_noise)
         noisy = clean + sigma.view(-1, *[1] * (clean.ndim - 1)) * noise
         logits = net(noisy, sigma, condition).float()
@@ -175,12 +190,6 @@ class DenoisingObjective(nn.Module):
     def _expected_log_loss(self, sigma: Tensor) -> Tensor:
         middle = LEAST_LOG_LOSS / 2
         return middle - middle * torch.tanh(self.log_loss(sigma.log())[:, 0] / middle)
-
-
-def _divergence(mean: Tensor, log_variance: Tensor, m: Tensor, log_v: Tensor) -> Tensor:
-    """Return the Kullback-Leibler divergence of N(mean, variance) from N(m, v), in nats."""
-    ratio = (log_variance - log_v).exp()
-    return 0.5 * ((mean - m).square() / log_v.exp() + ratio - 1 - (log_variance - log_v)).sum(1)
 
 
 def augment(

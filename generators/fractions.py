@@ -56,7 +56,7 @@ def cut_exactly(
     Two phases: the voxels with the largest logit difference. More: voxels are taken from phases
     that have too many and given to phases that lack some where that costs the least.
     """
-    batch, phases = logits.shape[:2]
+    batch, _phases = logits.shape[:2]
     flat = logits.flatten(2).double()
     labels = torch.stack(
         [_cut_one(flat[k], _counts(fractions[k], flat.shape[2])) for k in range(batch)]

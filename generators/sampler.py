@@ -1,6 +1,5 @@
 """The few-step sampler: from noise to soft phases along the probability-flow ODE."""
 
-import torch
 import torch.nn.functional as F
 from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
 from jaxtyping import Float
@@ -41,7 +40,8 @@ def sample_logits(
             offsets = balance(logits.detach(), fractions)
             logits = logits + offsets.view(*offsets.shape, *[1] * (x.ndim - 2))
         denoised = 2 * F.softmax(logits, 1) - 1
-        x = scheduler.step(_as_model_output(denoised, x, sigma), timestep, x).prev_sample
+        output = _as_model_output(denoised, x, sigma)
+        x = scheduler.step(output, timestep, x, return_dict=False)[0]
     return logits
 
 

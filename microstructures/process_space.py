@@ -114,8 +114,9 @@ class Parameter:
             raise DataError(f"expected {self.name} to be a finite number, got {value!r}")
         slack = 1e-9 * (self.low if self.scale == "log" else self.high - self.low)
         if not self.low - slack <= value <= self.high + slack:
+            unit = "" if self.unit == "-" else f" {self.unit}"
             raise DataError(
-                f"expected {self.name} between {self.low:g} and {self.high:g} {self.unit}, got "
+                f"expected {self.name} between {self.low:g} and {self.high:g}{unit}, got "
                 f"{value:g}; choose a value inside the bounds"
             )
         if self.scale == "integer" and value != round(value):

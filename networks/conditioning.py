@@ -20,13 +20,17 @@ class ProcessEmbedding(nn.Module):
     one-hot code; each has a learnt vector that stands in when the value is unknown (NaN).
     """
 
+    frequencies: Tensor
+
     def __init__(self, space: ProcessSpace, features: int) -> None:
         super().__init__()
         self.choices = [len(p.choices) if p.scale == "choice" else 0 for p in space]
         lengths = [n or 1 + 2 * len(FREQUENCIES) for n in self.choices]
         self.projections = nn.ModuleList(nn.Linear(n, features) for n in lengths)
         self.unknown = nn.Parameter(0.02 * torch.ones(len(lengths), features))
-        self.register_buffer("frequencies", 2 * math.pi * torch.tensor(FREQUENCIES), persistent=False)
+        self.register_buffer(
+            "frequencies", 2 * math.pi * torch.tensor(FREQUENCIES), persistent=False
+        )
         self.mix = nn.Sequential(
             nn.SiLU(), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, features)
         )
@@ -58,6 +62,8 @@ class ProcessEmbedding(nn.Module):
 
 class ScalarEmbedding(nn.Module):
     """Random-free Fourier features of one number per sample (a noise level), then a small net."""
+
+    bands: Tensor
 
     def __init__(self, features: int, frequencies: int = 16) -> None:
         super().__init__()

@@ -73,7 +73,7 @@ def resolve_model(folder_or_name: str | Path, shipped: Path) -> Path:
     named = shipped / str(folder_or_name)
     if folder.name == str(folder_or_name) and named.is_dir():
         return named
-    known = ", ".join(sorted(p.name for p in shipped.iterdir() if p.is_dir())) or "none"
+    known = ", ".join(sorted(p.name for p in shipped.glob("*") if p.is_dir())) or "none"
     raise CheckpointError(
         f"expected a model folder or the name of shipped weights ({known}), got {folder_or_name}"
     )

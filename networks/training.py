@@ -25,20 +25,22 @@ BAD_STEPS_IN_A_ROW = 3
 class TrainingSettings(BaseModel):
     """How long and how fast to train."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    steps: int = Field(4000, ge=1, description="optimizer steps")
-    batch_size: int = Field(16, ge=1, description="samples per step and process")
-    learning_rate: float = Field(1e-3, gt=0, description="peak rate of AdamW")
-    warmup_steps: int = Field(100, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(0.0, ge=0, description="decay of AdamW")
-    ema_steps: int = Field(200, ge=1, description="averaging length of the weights, in steps")
-    gradient_clip: float = Field(1.0, gt=0, description="largest gradient norm")
-    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
-    precision: Literal["no", "bf16"] = Field(
-        "no", description="bf16 is faster where the processor has it"
+    steps: int = Field(default=4000, ge=1, description="optimizer steps")
+    batch_size: int = Field(default=16, ge=1, description="samples per step and process")
+    learning_rate: float = Field(default=1e-3, gt=0, description="peak rate of AdamW")
+    warmup_steps: int = Field(default=100, ge=0, description="steps of linear warm-up")
+    weight_decay: float = Field(default=0.0, ge=0, description="decay of AdamW")
+    ema_steps: int = Field(
+        default=200, ge=1, description="averaging length of the weights, in steps"
     )
-    seed: int = Field(0, ge=0, description="seed of batches and noise")
+    gradient_clip: float = Field(default=1.0, gt=0, description="largest gradient norm")
+    checkpoint_every: int = Field(default=200, ge=1, description="steps between checkpoints")
+    precision: Literal["no", "bf16"] = Field(
+        default="no", description="bf16 is faster where the processor has it"
+    )
+    seed: int = Field(default=0, ge=0, description="seed of batches and noise")
 
 
 def train(
@@ -81,7 +83,7 @@ def train(
     prepared, optimizer = accelerator.prepare(objective, optimizer)
     ema = {k: v.to(accelerator.device) for k, v in ema.items()}
     unwrapped = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
-    bad, done = 0, start
+    bad, done, whole = 0, start, True
     try:
         for step in range(start, settings.steps):
             generator = generator_for(settings.seed, "step", step, accelerator.process_index)
@@ -93,6 +95,7 @@ def train(
             optimizer.zero_grad()
             accelerator.backward(value)
             norm = accelerator.clip_grad_norm_(prepared.parameters(), settings.gradient_clip)
+            whole = False
             if torch.isfinite(value) and (norm is None or torch.isfinite(norm)):
                 optimizer.step()
                 bad = 0
@@ -100,14 +103,16 @@ def train(
                 bad += 1
                 _guard(bad, step, batch, Path(folder))
             _average(ema, unwrapped, step, settings)
-            done = step + 1
+            done, whole = step + 1, True
             if progress:
                 numbers = {name: float(number) for name, number in shown.items()}
                 progress(done, settings.steps, {"loss": float(value.detach()), **numbers})
             if done % settings.checkpoint_every == 0 and accelerator.is_main_process:
                 save_checkpoint(Path(folder), done, unwrapped, optimizer, ema, identity)
     except (KeyboardInterrupt, SystemExit):
-        save_checkpoint(Path(folder), done, unwrapped, optimizer, ema, identity)
+        # Weights caught in the middle of an update belong to no step: the last checkpoint stands.
+        if whole and accelerator.is_main_process:
+            save_checkpoint(Path(folder), done, unwrapped, optimizer, ema, identity)
         raise
     return ema
 

@@ -1,6 +1,7 @@
 """A U-Net for one to three spatial axes, periodic or reflecting along each of them."""
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -51,7 +52,9 @@ class ResidualBlock(nn.Module):
         self, x: Float[Tensor, "batch width *space"], condition: Float[Tensor, "batch features"]
     ) -> Float[Tensor, "batch out *space"]:
         h = self.convolution_in(F.silu(self.norm_in(x)))
-        scale, shift = self.modulation(condition).view(*condition.shape[:1], -1, *_ones(x)).chunk(2, 1)
+        scale, shift = (
+            self.modulation(condition).view(*condition.shape[:1], -1, *_ones(x)).chunk(2, 1)
+        )
         h = self.convolution_out(F.silu(self.norm_out(h) * (1 + scale) + shift))
         if self.widen is not None:
             # A matrix product: 1x1 convolutions in channels-first layout are several times slower.
@@ -115,14 +118,14 @@ class UNet(nn.Module):
             if level:
                 x = halve(x)
                 skips.append(x)
-            for block in stage:
+            for block in cast(nn.ModuleList, stage):
                 x = block(x, condition)
                 skips.append(x)
         x = self.middle(x, condition)
         for level, stage in enumerate(self.up):
             if level:
                 x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            for block in stage:
+            for block in cast(nn.ModuleList, stage):
                 x = block(torch.cat([x, skips.pop()], 1), condition)
         return self.last(F.silu(self.last_norm(x)))
 

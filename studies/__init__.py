@@ -1,1 +1,1 @@
-"""..."""
+"""The application: the `mesoforge` command, studies from end to end, and their reports."""

@@ -210,20 +210,19 @@ def report(
     n: Annotated[int, Parameter(name="-n", help="Structures to generate, at least 2.")] = 32,
     seed: Annotated[int, Parameter(help="Seed of the generated structures.")] = 0,
     out: Annotated[Path | None, Parameter(help="Folder of the fidelity report.")] = None,
+    pictures: Annotated[Path | None, Parameter(help="Folder for the figures as PNG files.")] = None,
 ) -> None:
     """Render a run's report again, or compare a generator with real structures."""
     if against is None:
         from studies.report import render_run
 
-        _say(f"wrote {render_run(Path(path))}")
+        _say(f"wrote {render_run(Path(path), pictures=pictures)}")
         return
     from studies.fidelity_report import run_fidelity_report
 
-    target = out or Path("runs/fidelity")
-    _say(
-        "wrote "
-        + str(run_fidelity_report(path, against, where=_pairs(where), n=n, seed=seed, out=target))
-    )
+    request = {"where": _pairs(where), "n": n, "seed": seed, "pictures": pictures}
+    page = run_fidelity_report(path, against, out=out or Path("runs/fidelity"), **request)
+    _say(f"wrote {page}")
 
 
 @app.command

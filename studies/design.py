@@ -12,7 +12,7 @@ from microstructures.vtkhdf import write_vtkhdf
 from studies.confirmation import confirm
 from studies.evaluation import Evaluator
 from studies.family import describe_family
-from studies.models import Models, load_models
+from studies.models import Models, load_models, model_hashes
 from studies.process_check import check_process
 from studies.process_window import map_window
 from studies.progress import progress_bar
@@ -67,7 +67,7 @@ def run_design(settings: DesignSettings, out: Path, *, verb: str = "design") -> 
     torch.set_num_threads(min(torch.get_num_threads(), 2))
     evaluator = Evaluator(load_models(settings), settings)
     evaluator.check()
-    with open_run(out, settings, verb=verb) as run:
+    with open_run(out, settings, verb=verb, inputs=model_hashes(settings)) as run:
         return design_stages(evaluator, run)
 
 

@@ -15,11 +15,11 @@ from microstructures import DataError, Microstructure, MicrostructureDataset
 from microstructures.publishing import publish_json, publish_text
 from physics import lineal_path, radial_mean, two_point_correlation
 from studies.evaluation import as_batch
-from studies.figures import DESIGN, INK, drawing, structure_row
+from studies.figures import DESIGN, INK, drawing, publish_pictures, structure_row
 from studies.models import load_generator
 from studies.report import render
 from studies.run_folder import find_folder, open_run
-from studies.settings import Settings, setting
+from studies.settings import Settings, resolve_settings, setting
 
 SHOWN = 4
 FEWEST = 4
@@ -45,25 +45,35 @@ class Comparison:
 
 
 def run_fidelity_report(
-    model: str, data: Path, *, where: Mapping[str, Any], n: int, seed: int, out: Path
+    model: str,
+    data: Path,
+    *,
+    where: Mapping[str, Any],
+    n: int,
+    seed: int,
+    out: Path,
+    pictures: Path | None = None,
 ) -> Path:
     """Compare a generator with the real structures of a condition; return the HTML report.
 
     Writes fidelity.json and report.html. The report holds pictures of the real structures: keep
-    it where their licence allows.
+    it where their licence allows. With `pictures` the curves and the generated structures, never
+    the real ones, are also written as PNG files.
 
     Raises:
         DataError: The model and the data do not fit each other, or too few samples are left.
     """
     dataset = MicrostructureDataset.open(find_folder(data, "dataset"))
-    settings = FidelitySettings(
-        model=model, dataset=dataset.digest, where=dict(where), n=max(n, 2), seed=seed
-    )
-    comparison = compare_model(model, select(dataset, where), n=settings.n, seed=seed)
-    print(comparison.report)
+    wanted = {"model": model, "dataset": dataset.digest, "where": where, "n": n, "seed": seed}
+    settings = resolve_settings(FidelitySettings, None, wanted)
+    real = select(dataset, where)
     with open_run(out, settings, verb="report") as run:
+        comparison = compare_model(model, real, n=settings.n, seed=seed)
+        print(comparison.report)
         facts = {"where": dict(where), **comparison.report.to_json()}
         publish_json(run.path / "fidelity.json", facts)
+        if pictures is not None:
+            publish_pictures(_our_figures(comparison), pictures)
         return publish_text(run.path / "report.html", render_comparison(comparison, where))
 
 
@@ -130,6 +140,17 @@ def render_comparison(comparison: Comparison, where: Mapping[str, Any]) -> str:
         "curves": curves_figure(comparison),
     }
     return render("fidelity.html.j2", page)
+
+
+def _our_figures(comparison: Comparison) -> dict[str, str]:
+    generated, real = comparison.generated[:6], comparison.real
+    structures = structure_row(
+        [sample.phases for sample in generated],
+        ["generated"] * len(generated),
+        voxel_size_um=real.voxel_size_um,
+        n_phases=len(real.phase_names),
+    )
+    return {"generated": structures, "curves": curves_figure(comparison)}
 
 
 def curves_figure(comparison: Comparison) -> str:

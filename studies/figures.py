@@ -5,9 +5,12 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from microstructures import publish
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,6 +55,18 @@ class Drawing:
         stream = io.BytesIO()
         self.figure.savefig(stream, format="png", dpi=dpi)
         return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def publish_pictures(figures: Mapping[str, str], folder: Path) -> None:
+    """Write figures given as PNG data URIs to `folder/NAME.png`; an empty one is left out."""
+    for name, uri in figures.items():
+        if uri:
+            content = base64.b64decode(uri.partition(",")[2])
+            publish(folder / f"{name}.png", lambda path, content=content: _write(path, content))
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
 
 
 def draw_map(

@@ -3,8 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from microstructures import DataError
-from microstructures.importing import MAP_SUFFIXES, ImportSettings, import_maps
+from microstructures.importing import ImportSettings, import_maps, maps_in
 from microstructures.process_table import read_process_table
 from microstructures.publishing import sha256
 from studies.progress import progress_bar
@@ -53,22 +52,6 @@ def run_import(
         )
     left_out = [out / "dataset-left-out"] if datasets[1] is not None else []
     return [out / "dataset", *left_out]
-
-
-def maps_in(folder: Path) -> set[str]:
-    """Return the paths of the label maps in a folder, relative to it.
-
-    Raises:
-        DataError: There is no such folder, or no map in it.
-    """
-    found = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in MAP_SUFFIXES
-    }
-    if not found:
-        raise DataError(f"expected label maps ({', '.join(MAP_SUFFIXES)}) in {folder}, found none")
-    return found
 
 
 def _expected_cost(folder: Path, maps: int) -> dict[str, Any]:

@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import generators
+import surrogates
 from generators import ConditionalDiffusion
 from microstructures import DataError
+from microstructures.publishing import folder_digest
 from networks.saving import resolve_model
 from physics import CorrelationGate, IsotropicElastic
 from physics.processes import RandomField, SpinodalDecomposition
@@ -30,10 +34,7 @@ def load_generator(name: str) -> ConditionalDiffusion:
 
 def load_gate(name: str) -> CorrelationGate:
     """Load a gate from a training run, its folder, or by shipped name."""
-    import generators
-
-    shipped = Path(generators.__file__).parent / "weights"
-    return CorrelationGate.load(resolve_model(_located(name), shipped))
+    return CorrelationGate.load(resolve_model(_located(name), _shipped_with(generators)))
 
 
 def load_surrogate(name: str) -> FieldSurrogate:
@@ -54,6 +55,19 @@ def load_models(settings: DesignSettings) -> Models:
     )
 
 
+def model_hashes(settings: DesignSettings) -> dict[str, str]:
+    """Return one hash over all files of each model, by which a resumed run knows its models."""
+    places = {
+        "generator": (settings.generator, generators),
+        "gate": (settings.gate, generators),
+        "field_surrogate": (settings.field_surrogate, surrogates),
+    }
+    return {
+        f"{role}_sha256": folder_digest(resolve_model(_located(name), _shipped_with(package)))
+        for role, (name, package) in places.items()
+    }
+
+
 def make_simulator(name: str) -> Any:
     """Return the named simulator with its default material constants."""
     match name:
@@ -69,10 +83,11 @@ def elastic_materials(settings: ElasticPhases, n_phases: int) -> list[IsotropicE
     """Return one elastic material per phase.
 
     Raises:
-        DataError: Not as many moduli or Poisson's ratios as phases.
+        DataError: Not as many moduli or Poisson's ratios as phases, or all phases are pores.
     """
     _one_each("youngs_modulus_gpa", settings.youngs_modulus_gpa, n_phases)
     _one_each("poisson_ratio", settings.poisson_ratio, n_phases)
+    _some_above_zero("youngs_modulus_gpa", settings.youngs_modulus_gpa)
     pairs = zip(settings.youngs_modulus_gpa, settings.poisson_ratio, strict=True)
     return [IsotropicElastic(youngs_modulus_gpa=e, poisson_ratio=nu) for e, nu in pairs]
 
@@ -81,9 +96,10 @@ def conductivities(settings: DesignSettings, n_phases: int) -> list[float]:
     """Return one conductivity per phase in W/(m K).
 
     Raises:
-        DataError: Not as many as phases.
+        DataError: Not as many as phases, or all phases are insulators.
     """
     _one_each("conductivity_w_mk", settings.conductivity_w_mk, n_phases)
+    _some_above_zero("conductivity_w_mk", settings.conductivity_w_mk)
     return list(settings.conductivity_w_mk)
 
 
@@ -95,5 +111,14 @@ def _one_each(name: str, values: tuple[float, ...], n_phases: int) -> None:
         )
 
 
+def _some_above_zero(name: str, values: tuple[float, ...]) -> None:
+    if max(values) <= 0:
+        raise DataError(f"expected {name} above 0 for at least one phase, got 0 for all")
+
+
 def _located(name: str) -> str:
     return str(find_folder(Path(name), "model"))
+
+
+def _shipped_with(package: ModuleType) -> Path:
+    return Path(str(package.__file__)).parent / "weights"

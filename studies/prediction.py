@@ -43,7 +43,10 @@ class Prediction:
 
 def plan_prediction(files: Sequence[Path], settings: PredictSettings) -> dict[str, Any]:
     """Check the files; return expected memory (MB), disk (MB) and time (min)."""
-    cells = sum(s.phases.size / 64**2 for s in _read(files, settings))
+    structures = _read(files, settings)
+    for file, structure in zip(files, structures, strict=True):
+        _check_fit(file, structure, len(settings.youngs_modulus_gpa), None)
+    cells = sum(s.phases.size / 64**2 for s in structures)
     return {
         "memory_mb": round(MEMORY_MB + 10 * cells),
         "disk_mb": round(1.5 * cells, 1),
@@ -58,8 +61,11 @@ def run_prediction(files: Sequence[Path], settings: PredictSettings, out: Path) 
         MicrostructureError: A file, a material or the surrogate does not fit.
     """
     structures = _read(files, settings)
-    materials = [elastic_materials(settings, structure.n_phases) for structure in structures]
+    n_materials = len(settings.youngs_modulus_gpa)
     surrogate = None if settings.solver else load_surrogate(settings.field_surrogate)
+    for file, structure in zip(files, structures, strict=True):
+        _check_fit(file, structure, n_materials, surrogate)
+    materials = elastic_materials(settings, n_materials)
     identity = PredictRun(files_sha256={str(f): sha256(f) for f in files}, settings=settings)
     entries = []
     with (
@@ -67,7 +73,7 @@ def run_prediction(files: Sequence[Path], settings: PredictSettings, out: Path) 
         progress_bar("predict", len(files)) as advance,
     ):
         for k, (file, structure) in enumerate(zip(files, structures, strict=True)):
-            found = predict_one(structure, materials[k], surrogate, settings)
+            found = predict_one(structure, materials, surrogate, settings)
             name = f"{k:03d}-{file.stem}.vtkhdf"
             write_vtkhdf(structure.with_channels(**_channels(found)), run.path / name)
             entries.append({"file": file.name, "fields": name, **_facts(structure, found)})
@@ -153,3 +159,18 @@ def _read(files: Sequence[Path], settings: PredictSettings) -> list[Microstructu
         )
         for file in files
     ]
+
+
+def _check_fit(file: Path, structure: Microstructure, n_materials: int, surrogate: Any) -> None:
+    highest = int(structure.phases.max())
+    if highest >= n_materials:
+        raise DataError(
+            f"{file}: expected labels 0 to {n_materials - 1}, one per value of "
+            f"youngs_modulus_gpa, found label {highest}; give more moduli, or the stored value of "
+            "each label as --values, for example --values 0 255"
+        )
+    if surrogate is not None:
+        try:
+            surrogate.check_shape(structure.shape)
+        except DataError as error:
+            raise DataError(f"{file}: {error}") from error

@@ -17,7 +17,7 @@ from studies.design_figures import (
     window_figure,
 )
 from studies.evaluation import PROPERTY_LABELS
-from studies.figures import axis_label, field_row, structure_row
+from studies.figures import axis_label, field_row, publish_pictures, structure_row
 from studies.results import assemble_results
 from studies.run_folder import Stage, load_stage, run_settings
 
@@ -25,8 +25,12 @@ STAGES = ("search", "random", "confirmation", "family", "process-check", "window
 SHOWN = 3
 
 
-def render_run(run: Path) -> Path:
+def render_run(run: Path, *, pictures: Path | None = None) -> Path:
     """Render the report of a finished design or demo run again, from its saved stages.
+
+    Args:
+        run: The run's folder.
+        pictures: Where to write the figures as PNG files too.
 
     Raises:
         CheckpointError: The folder holds no finished design.
@@ -40,6 +44,8 @@ def render_run(run: Path) -> Path:
     stages = {name: load_stage(run, name) for name in STAGES}
     targets = stages["confirmation"].facts["target"]
     results = assemble_results(targets, stages, seed=settings["seed"])
+    if pictures is not None:
+        publish_pictures(_figures(results, stages), pictures)
     return write_report(run / "report.html", results, stages)
 
 

@@ -13,7 +13,8 @@ SCOPE = {
     "bracket": "this structure's: bounds of the solver's own answer on this voxel grid (discrete)",
     "gate": "this structure's: distance to its process's two-point statistics; pass is <= 1",
     "process_check": "this process's: fresh simulations at the designed parameters, solved",
-    "random_best": "another structure's: the best of an equal number of random trials",
+    "random_best": "another structure's: the best of an equal number of random trials, as the "
+    "search evaluates them (not solved again)",
 }
 
 
@@ -81,23 +82,25 @@ def _missed(results: Mapping[str, Any]) -> list[str]:
 def _reach(name: str, results: Mapping[str, Any]) -> str:
     """Return a sentence that says why a target was missed and how close one can get."""
     target, bounds = results["target"][name], results["hashin_shtrikman"][name]
-    nearest = f"This structure comes as near as {results['achieved'][name]:.4g} for {name}"
+    here = f"This structure's {name} is {results['achieved'][name]:.4g}"
+    found_low, found_high = results["found_range"][name]
     low, high = bounds["any_fraction"]
     if not low <= target <= high:
+        nearest = min(max(target, found_low), found_high)
         return (
-            f"{nearest}: the target {target:.4g} lies outside the Hashin-Shtrikman bounds of "
-            f"these phases at any volume fraction ({low:.4g} to {high:.4g}), so no structure of "
-            "them has it; choose a target inside, or other materials."
+            f"{here}: the target {target:.4g} lies outside the Hashin-Shtrikman bounds of these "
+            f"phases at any volume fraction ({low:.4g} to {high:.4g}), so no isotropic structure "
+            f"of them has it, and the evaluated ones came as near as {nearest:.4g}; choose a "
+            "target inside, or other materials."
         )
-    found_low, found_high = results["found_range"][name]
     if not found_low <= target <= found_high:
         return (
-            f"{nearest}: the target {target:.4g} lies outside what was found among the evaluated "
+            f"{here}: the target {target:.4g} lies outside what was found among the evaluated "
             f"structures ({found_low:.4g} to {found_high:.4g}); this process does not seem to "
             "reach it."
         )
     return (
-        f"{nearest}: the evaluated structures span the target {target:.4g} ({found_low:.4g} to "
+        f"{here}: the evaluated structures span the target {target:.4g} ({found_low:.4g} to "
         f"{found_high:.4g}), but none met all wishes at once; allow more evaluations or move one "
         "target."
     )

@@ -5,8 +5,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,17 +52,26 @@ class RunFolder:
 
 
 @contextmanager
-def open_run(path: Path, settings: BaseModel, *, verb: str) -> Iterator[RunFolder]:
+def open_run(
+    path: Path, settings: BaseModel, *, verb: str, inputs: Mapping[str, str] | None = None
+) -> Iterator[RunFolder]:
     """Lock a run folder and match its settings; make it when it is new.
+
+    Args:
+        path: The folder.
+        settings: What identifies the run.
+        verb: The command that works in it.
+        inputs: Hashes of what the run reads, by name: a model trained again is another input.
 
     Raises:
         DataError: Another command works in it, it holds a run of other settings, it holds
             something else, or it cannot be written.
     """
     path = Path(path)
-    text = settings_yaml({"verb": verb, **settings.model_dump(mode="json")})
+    text = settings_yaml({"verb": verb, **settings.model_dump(mode="json"), **(inputs or {})})
     _check_contents(path, text)
     fresh = not (path / SETTINGS).exists()
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path / LOCK, os.O_WRONLY | os.O_CREAT, 0o644)
@@ -79,7 +88,7 @@ def open_run(path: Path, settings: BaseModel, *, verb: str) -> Iterator[RunFolde
             yield RunFolder(path)
         except MicrostructureError:
             if fresh:
-                _forget(path)
+                _forget(path, made)
             raise
     finally:
         os.close(descriptor)
@@ -149,12 +158,24 @@ def _check_contents(path: Path, text: str) -> None:
 
 
 def _same_settings(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
+    saved, wanted = _flat(saved), _flat(wanted)
     for name in [*wanted, *saved]:
         if saved.get(name) != wanted.get(name):
             raise DataError(
                 f"expected the settings that {path} was made with ({name}: {saved.get(name)}), got "
                 f"{name}: {wanted.get(name)}; repeat them to resume, or choose another --out"
             )
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return {"training.steps": 5} for {"training": {"steps": 5}}."""
+    leaves: dict[str, Any] = {}
+    for name, value in settings.items():
+        if isinstance(value, dict):
+            leaves |= {f"{name}.{inner}": leaf for inner, leaf in _flat(value).items()}
+        else:
+            leaves[name] = value
+    return leaves
 
 
 def _lock(descriptor: int, path: Path) -> None:
@@ -169,10 +190,14 @@ def _lock(descriptor: int, path: Path) -> None:
     os.write(descriptor, f"{os.getpid()}\n".encode())
 
 
-def _forget(path: Path) -> None:
-    """Remove a folder in which a refused command wrote nothing but its own settings."""
-    if {entry.name for entry in path.iterdir()} <= {LOCK, SETTINGS}:
-        shutil.rmtree(path, ignore_errors=True)
+def _forget(path: Path, made: Sequence[Path]) -> None:
+    """Undo a refused command that wrote nothing but its settings, the folders it made with it."""
+    if not {entry.name for entry in path.iterdir()} <= {LOCK, SETTINGS}:
+        return
+    shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):  # somebody else has put something there
+        for folder in made[1:]:
+            folder.rmdir()
 
 
 def _sweep(path: Path) -> None:

@@ -55,10 +55,13 @@ def _merged(start: Mapping[str, Any], flags: Mapping[str, Any]) -> dict[str, Any
 def settings_error(error: ValidationError) -> str:
     """Return the first fault of a pydantic error as one sentence."""
     fault = error.errors(include_url=False)[0]
-    name = ".".join(str(part) for part in fault["loc"]) or "settings"
+    name = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         return f"expected a known setting, got {name!r}; `mesoforge init` writes all names"
-    said = fault["msg"][0].lower() + fault["msg"][1:]
+    said = fault["msg"].removeprefix("Value error, ")
+    said = said[0].lower() + said[1:]
+    if not fault["loc"]:
+        return f"expected settings that fit together, but {said}"
     return f"setting {name}: {said}, got {str(fault['input'])[:80]!r}; change this value"
 
 
@@ -124,7 +127,7 @@ class DemoSettings(DesignSettings):
     """The demo: the design study with shipped weights, or with everything made from scratch."""
 
     from_scratch: bool = setting(False, "Simulate and train everything first; use nothing shipped")
-    scratch_points: int = setting(512, "From scratch: process points that are simulated", ge=8)
+    scratch_points: int = setting(512, "From scratch: process points that are simulated", ge=10)
     scratch_generator_steps: int = setting(2500, "From scratch: generator training steps", ge=1)
     scratch_surrogate_steps: int = setting(600, "From scratch: surrogate training steps", ge=1)
 

@@ -1,6 +1,6 @@
 """The learned Lippmann-Schwinger step: moduli → displacement of every unit macro load."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,12 +69,7 @@ class DisplacementNet(nn.Module):
             DataError: The dimension differs, or a side is not a multiple of 4.
         """
         cells = referenced.cells
-        if cells.unknowns != self.dim or any(s % self.size_multiple for s in cells.shape):
-            raise DataError(
-                f"expected {self.dim} sides that are multiples of {self.size_multiple}, got "
-                f"{cells.shape}: the spectral convolution is wrong on odd grids, here after a "
-                f"{FOLD}x fold; crop or resample the cell, or use the solver"
-            )
+        self.check_shape(cells.shape)
         loads = referenced.unit_loads()
         born = cells.gradient(referenced.step(loads))
         shear = cells.shear[:, 0]
@@ -86,6 +81,24 @@ class DisplacementNet(nn.Module):
         for _ in range(self.steps - 1):
             displacement = referenced.step(loads + cells.gradient(displacement))
         return displacement
+
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Refuse cells that the net cannot take.
+
+        Raises:
+            DataError: The dimension differs, or a side is not a multiple of 4.
+        """
+        if len(shape) != self.dim:
+            raise DataError(
+                f"expected {self.dim}-D cells as the surrogate was trained on, got shape "
+                f"{tuple(shape)}; use the solver"
+            )
+        if any(s % self.size_multiple for s in shape):
+            raise DataError(
+                f"expected sides that are multiples of {self.size_multiple}, got {tuple(shape)}: "
+                f"the spectral convolution is wrong on odd grids, here after a {FOLD}x fold; crop "
+                "or resample the cell, or use the solver"
+            )
 
 
 def fold(x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch folded *half"]:

@@ -1,6 +1,7 @@
 """How far a cell is from the cells that a surrogate was trained on."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -75,11 +76,7 @@ def describe(cells: StaggeredElasticity) -> Float[Tensor, "batch entry"]:
     Raises:
         DataError: A side is shorter than 16 voxels.
     """
-    if min(cells.shape) < 2 * LAGS:
-        raise DataError(
-            f"expected sides of at least {2 * LAGS} voxels to compare two-point correlations, "
-            f"got {cells.shape}; tile the periodic cell"
-        )
+    check_sides(cells.shape)
     shear = cells.shear[:, 0].clamp_min(1e-6)
     log_shear, log_ratio = shear.log(), (1 + cells.lame / shear).log()
     low, high = log_shear.flatten(1).amin(1), log_shear.flatten(1).amax(1)
@@ -91,3 +88,16 @@ def describe(cells: StaggeredElasticity) -> Float[Tensor, "batch entry"]:
     ratios = log_ratio.flatten(1)
     entries = torch.stack([high - low, ratios.amin(1), ratios.amax(1), fraction], 1)
     return torch.cat([entries, covariance[:, 1:] / covariance[:, :1].clamp_min(1e-6)], 1).float()
+
+
+def check_sides(shape: Sequence[int]) -> None:
+    """Refuse cells that are too small to describe.
+
+    Raises:
+        DataError: A side is shorter than 16 voxels.
+    """
+    if min(shape) < 2 * LAGS:
+        raise DataError(
+            f"expected sides of at least {2 * LAGS} voxels to compare two-point correlations, "
+            f"got {tuple(shape)}; tile the periodic cell"
+        )

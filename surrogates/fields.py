@@ -15,7 +15,7 @@ from physics.mechanics.elasticity import ElasticFields, elastic_problem
 from physics.mechanics.materials import IsotropicElastic
 from physics.mechanics.staggered import StaggeredElasticity, mandel_at_centres
 from surrogates.displacement_net import DisplacementNet
-from surrogates.familiarity import Familiarity
+from surrogates.familiarity import Familiarity, check_sides
 from surrogates.reference import ReferencedCells
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -64,6 +64,15 @@ class FieldSurrogate:
         self.net = net.eval().requires_grad_(False)
         self.familiarity = familiarity
 
+    def check_shape(self, shape: Sequence[int]) -> None:
+        """Refuse cells of a shape that `predict` cannot take, before anything is computed.
+
+        Raises:
+            DataError: The dimension differs, or a side is below 16 or not a multiple of 4.
+        """
+        self.net.check_shape(shape)
+        check_sides(shape)
+
     @torch.no_grad()
     def predict(
         self,
@@ -87,6 +96,7 @@ class FieldSurrogate:
             ConvergenceError: The net's answer is not finite.
         """
         problem = elastic_problem(phases, materials)
+        self.check_shape(problem.shape)
         cells, unit_gpa = ReferencedCells.of_moduli(problem.lame, problem.shear[:, 0])
         unit = self._displacements(cells)
         bounds = certify_elastic(phases, materials, displacement=unit) if certify else None

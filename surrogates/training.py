@@ -24,7 +24,7 @@ SMALLEST_EXCESS = 1e-7  # round-off of a float32 energy
 class SurrogateSettings(BaseModel):
     """Net, materials and training of a field surrogate."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     modes: int = Field(16, ge=2, multiple_of=2, description="Fourier modes kept along each axis")
     width: int = Field(32, ge=1, description="hidden channels")
@@ -104,14 +104,15 @@ def train_field_surrogate(
         },
     )
     familiarity = fit_familiarity(labels)
-    torch.manual_seed(derive_seed(seed, "weights"))
-    net = DisplacementNet(
-        dim=len(sides),
-        modes=settings.modes,
-        width=settings.width,
-        layers=settings.layers,
-        steps=settings.steps,
-    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        net = DisplacementNet(
+            dim=len(sides),
+            modes=settings.modes,
+            width=settings.width,
+            layers=settings.layers,
+            steps=settings.steps,
+        )
     objective = EnergyObjective(net)
     state = train(
         objective,

@@ -67,7 +67,17 @@ def test_every_write_is_atomic_and_nothing_pickles(path):
 
 @pytest.mark.slow
 def test_the_installed_wheel_is_whole(tmp_path):
-    build = [sys.executable, "-m", "pip", "wheel", "--no-deps", "-q", "-w", str(tmp_path), str(ROOT)]
+    build = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "-q",
+        "-w",
+        str(tmp_path),
+        str(ROOT),
+    ]
     done = subprocess.run(build, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     wheel = next(tmp_path.glob("*.whl"))

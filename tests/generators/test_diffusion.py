@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+
 from generators import ConditionalDiffusion, DiffusionSettings, train_diffusion
+from generators.code_prior import fit_code_prior
 from generators.denoiser import PhaseDenoiser, fold, signed_indicators, unfold
-from generators.diffusion_training import augment
+from generators.diffusion_training import augment, initial_denoiser
 from microstructures import CheckpointError, DataError, Parameter, ProcessSpace
 from microstructures.dataset import MicrostructureDataset
 from networks import TrainingSettings
@@ -99,7 +101,9 @@ def test_code_is_blind_to_position():
     model = untrained()
     sample = model.sample({"a": 0.3}, n=1, shape=(16, 16), seed=0)[0]
     moved = type(sample)(
-        np.roll(sample.phases, (4, 8), (0, 1)), process=sample.process, phase_names=sample.phase_names
+        np.roll(sample.phases, (4, 8), (0, 1)),
+        process=sample.process,
+        phase_names=sample.phase_names,
     )
     codes = model.encode([sample, moved])
     assert codes.shape == (2, 8)
@@ -112,10 +116,15 @@ def test_folding_is_exact_and_augmentation_keeps_fractions():
         assert torch.equal(unfold(fold(x), len(shape)), x)
     phases = torch.randint(0, 3, (4, 8, 8), dtype=torch.uint8)
     out = augment(
-        phases, periodic=(True, True), isotropic=True, flips=True, generator=torch.Generator().manual_seed(0)
+        phases,
+        periodic=(True, True),
+        isotropic=True,
+        flips=True,
+        generator=torch.Generator().manual_seed(0),
     )
     assert torch.equal(
-        signed_indicators(out, 3).flatten(2).mean(2), signed_indicators(phases, 3).flatten(2).mean(2)
+        signed_indicators(out, 3).flatten(2).mean(2),
+        signed_indicators(phases, 3).flatten(2).mean(2),
     )
     assert (out != phases).any()
 
@@ -158,7 +167,8 @@ def test_saved_model_gives_the_same_samples(tmp_path):
 def spinodal_cells(n=24):
     alloy = SpinodalDecomposition()
     points = [
-        {"composition": c, "temperature_k": 700.0, "ageing_time_h": 1.0} for c in np.linspace(0.4, 0.6, n)
+        {"composition": c, "temperature_k": 700.0, "ageing_time_h": 1.0}
+        for c in np.linspace(0.4, 0.6, n)
     ]
     cells = alloy.simulate(points, shape=(16, 16), seed=0)
     return MicrostructureDataset.from_structures(cells, alloy.space)
@@ -204,3 +214,20 @@ def test_fraction_follows_composition_after_training(tmp_path):
     ]
     assert fractions[0] < 0.46
     assert fractions[1] > 0.54
+
+
+def test_codes_of_the_data_are_standard_after_the_prior_is_fitted():
+    data = spinodal_cells(48)
+    net = initial_denoiser(data, settings(steps=1))
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    nats = fit_code_prior(net, data, parameter_dropout=0.0, seed=0)
+    assert nats >= 0
+    with torch.no_grad():
+        process = net.process(data.process_units)
+        clean = signed_indicators(data.phases, 2)
+        mean, log_variance = net.encode(clean, process)
+        m, log_v = net.code_prior(process)
+    second = ((mean - m).square() + log_variance.exp()) / log_v.exp()
+    assert second.mean(0) == pytest.approx(torch.ones(8), abs=0.2)
+    assert ((mean - m) / (log_v / 2).exp()).mean(0) == pytest.approx(torch.zeros(8), abs=0.2)

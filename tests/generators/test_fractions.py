@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from generators.fractions import balance, check_fractions, cut_exactly
 from hypothesis import given
 from hypothesis import strategies as st
+
+from generators.fractions import balance, check_fractions, cut_exactly
 from microstructures import DataError
 
 
@@ -24,7 +25,9 @@ def test_two_phases_are_cut_by_their_logit_difference():
     logits = torch.randn(1, 2, 8, 8)
     labels = cut_exactly(logits, torch.tensor([[0.75, 0.25]], dtype=torch.float64))
     difference = (logits[:, 1] - logits[:, 0]).flatten()
-    assert set(difference.topk(16).indices.tolist()) == set(labels.flatten().nonzero()[:, 0].tolist())
+    assert set(difference.topk(16).indices.tolist()) == set(
+        labels.flatten().nonzero()[:, 0].tolist()
+    )
 
 
 def test_labels_that_fit_are_left_alone():
@@ -36,7 +39,9 @@ def test_labels_that_fit_are_left_alone():
 
 def test_balance_moves_the_mean_probability():
     logits = 4 * torch.randn(3, 3, 16, 16)
-    wanted = torch.tensor([[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.05, 0.05, 0.9]], dtype=torch.float64)
+    wanted = torch.tensor(
+        [[0.2, 0.3, 0.5], [0.6, 0.3, 0.1], [0.05, 0.05, 0.9]], dtype=torch.float64
+    )
     offsets = balance(logits, wanted, iterations=30)
     share = (logits + offsets[..., None, None]).softmax(1).flatten(2).mean(2)
     assert (share - wanted).abs().max() < 5e-3

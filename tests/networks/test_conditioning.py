@@ -4,11 +4,15 @@ import math
 
 import pytest
 import torch
+
 from microstructures import DataError, Parameter, ProcessSpace
 from networks.conditioning import ProcessEmbedding, process_units
 
 SPACE = ProcessSpace(
-    [Parameter("time_h", "h", 1.0, 100.0, "log"), Parameter("cooling", "-", scale="choice", choices=("air", "water"))]
+    [
+        Parameter("time_h", "h", 1.0, 100.0, "log"),
+        Parameter("cooling", "-", scale="choice", choices=("air", "water")),
+    ]
 )
 
 
@@ -32,7 +36,9 @@ def test_unknown_is_the_same_as_dropped_and_differs_from_every_value():
 def test_choices_differ():
     torch.manual_seed(0)
     embed = ProcessEmbedding(SPACE, 8)
-    assert not torch.allclose(embed(torch.tensor([[0.3, 0.25]])), embed(torch.tensor([[0.3, 0.75]])))
+    assert not torch.allclose(
+        embed(torch.tensor([[0.3, 0.25]])), embed(torch.tensor([[0.3, 0.75]]))
+    )
 
 
 def test_out_of_bounds_is_refused():

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from microstructures import CheckpointError
 from networks import load_model, save_model
 from networks.saving import resolve_model
@@ -10,7 +11,9 @@ STATE = {"weight": torch.randn(3, 4), "count": torch.tensor([3])}
 
 
 def save(folder, **change):
-    return save_model(folder, name="Toy", config={"widths": [1, 2]}, state=STATE, card="toy", **change)
+    return save_model(
+        folder, name="Toy", config={"widths": [1, 2]}, state=STATE, card="toy", **change
+    )
 
 
 def test_round_trip(tmp_path):

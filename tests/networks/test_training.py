@@ -2,9 +2,10 @@
 
 import pytest
 import torch
+from torch import nn
+
 from microstructures import ConvergenceError, DataError
 from networks import TrainingSettings, train
-from torch import nn
 
 DATA = torch.linspace(-1, 1, 32)
 
@@ -21,7 +22,9 @@ class Fit(nn.Module):
     def forward(self, x, noise):
         self.calls += 1
         value = (self.net(x[:, None])[:, 0] + 1e-3 * noise - x.square()).square().mean()
-        return (value * float("nan") if self.calls in self.poisoned else value), {"mse": value.detach()}
+        return (value * float("nan") if self.calls in self.poisoned else value), {
+            "mse": value.detach()
+        }
 
 
 def draw(batch, generator):

@@ -1,10 +1,12 @@
 """Cahn-Hilliard against its linear theory, its conservation laws and its coarsening law."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
+
 from microstructures import DataError
 from physics.processes import SpinodalDecomposition
 from physics.processes.campaign import process_points
@@ -53,7 +55,7 @@ def test_time_integration_is_of_second_order():
     counts = (128, 256, 512, 4096)
     run = [cahn_hilliard(start[None], spacing=spacing, end=end, step=4 / n) for n in counts]
     errors = [(r - run[-1]).norm().item() for r in run[:-1]]
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(errors)]
     assert orders[-1] == pytest.approx(2, abs=0.1)
 
 

@@ -133,6 +133,30 @@ def test_predict_refuses_too_few_materials(mesoforge, tmp_path, maps):
     assert not (tmp_path / "runs").exists()
 
 
+def test_predict_names_the_file_with_an_unknown_label_and_writes_nothing(mesoforge, tmp_path, maps):
+    mask = np.zeros((32, 32), np.uint8)
+    mask[:, 8:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    answer = mesoforge("predict", maps / "a.png", "mask.png", "--solver", "--out", "out")
+    assert_refused(answer, "mask.png", "label 255", "--values 0 255")
+    assert not (tmp_path / "out").exists()
+
+
+def test_predict_takes_a_map_that_lacks_a_phase(mesoforge, tmp_path):
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "soft.png")
+    code, _, err = mesoforge("predict", "soft.png", "--solver", "--out", "out")
+    assert code == 0, err
+    (found,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["predictions"]
+    assert found["c11_gpa"]["value"] == pytest.approx(20 * 0.67 / (1.33 * 0.34), rel=1e-12)
+
+
+def test_import_passes_over_hidden_files(mesoforge, tmp_path, maps):
+    (maps / ".checkpoints").mkdir()
+    (maps / ".checkpoints" / "a.png").write_bytes((maps / "a.png").read_bytes())
+    code, _, err = mesoforge("import", maps, "--table", "good.csv", "--out", "out")
+    assert code == 0, err
+
+
 def test_predict_refuses_an_unreadable_file(mesoforge, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nrest")
     assert_refused(mesoforge("predict", "broken.png", "--solver"), "broken.png")

@@ -144,6 +144,7 @@ def test_a_dry_run_of_a_design_writes_nothing(workshop, command, tmp_path):
     [
         (["--youngs-modulus-gpa", 1, 2, 3], "youngs_modulus_gpa"),
         (["--conductivity-w-mk", 1], "conductivity_w_mk"),
+        (["--youngs-modulus-gpa", 0, 0], "youngs_modulus_gpa"),
         (["--shape", 17, 16], "shape"),
         (["--simulator", "random-field"], "simulator"),
     ],
@@ -214,9 +215,18 @@ def test_the_fidelity_report_compares_with_real_structures(workshop, mesoforge, 
     assert "floor" in (tmp_path / "fidelity" / "report.html").read_text()
 
 
-def test_a_condition_without_samples_is_refused(workshop, mesoforge, tmp_path):
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--where", "composition=0.5"], "composition = 0.5"),
+        (["--where", "composition=nan"], "nan"),
+        (["-n", 1], "setting n"),
+        (["--seed", -1], "seed"),
+    ],
+)
+def test_a_comparison_that_cannot_be_made_is_refused(workshop, mesoforge, tmp_path, more, said):
     words = ["report", workshop / "generator", "--against", workshop / "data"]
-    code, _, err = mesoforge(*words, "--where", "composition=0.5")
+    code, _, err = mesoforge(*words, *more)
     assert code == 2
-    assert "composition = 0.5" in err
+    assert said in err
     assert list(tmp_path.iterdir()) == []

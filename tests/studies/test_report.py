@@ -31,7 +31,7 @@ BASE = {
     [
         ({}, "Reached: this structure"),
         ({"gate": {"score": 1.4, "passed": False}}, "No evaluated structure passed"),
-        ({"target": {"c11_gpa": 300.0}}, "no structure of them has it"),
+        ({"target": {"c11_gpa": 300.0}}, "no isotropic structure of them has it"),
         ({"target": {"c11_gpa": 200.0}}, "outside what was found"),
         ({"target": {"c11_gpa": 110.0}}, "allow more evaluations"),
     ],

@@ -50,9 +50,20 @@ def test_a_folder_of_other_files_is_refused(tmp_path):
 
 
 def test_a_refused_command_leaves_no_folder(tmp_path):
-    with pytest.raises(DataError), open_run(tmp_path / "run", SETTINGS, verb="simulate"):
+    with pytest.raises(DataError), open_run(tmp_path / "a" / "run", SETTINGS, verb="simulate"):
         raise DataError("bad input")
-    assert not (tmp_path / "run").exists()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_inputs_are_refused_and_named(tmp_path):
+    for known in ("old", "old"):
+        with open_run(tmp_path / "run", SETTINGS, verb="x", inputs={"gate_sha256": known}) as run:
+            count_stage(run, [])
+    with (
+        pytest.raises(DataError, match=r"gate_sha256: old.*gate_sha256: new"),
+        open_run(tmp_path / "run", SETTINGS, verb="x", inputs={"gate_sha256": "new"}),
+    ):
+        pass
 
 
 def _try(path, answers):
