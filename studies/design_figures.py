@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from studies.evaluation import GATE, PROPERTY_LABELS
+from studies.evaluation import PROPERTY_LABELS
 from studies.figures import (
     DESIGN,
     INK,
@@ -47,18 +47,18 @@ def trace_figure(found: Sequence[Mapping[str, Any]], rival: Sequence[Mapping[str
         axis = made.axes[0, 0]
         for trials, colour, label in ((rival, RIVAL, "random"), (found, DESIGN, "search")):
             misses = np.array([100 * trial["combined_miss"] for trial in trials])
-            gates = [trial["values"][GATE] for trial in trials]
-            count, passed = np.arange(1, len(misses) + 1), np.array(gates) <= 1
+            passed = np.array([trial["passed"] for trial in trials])
+            count = np.arange(1, len(misses) + 1)
             axis.plot(count[passed], misses[passed], "o", color=colour, markersize=3)
             axis.plot(count[~passed], misses[~passed], "x", color=colour, markersize=3, alpha=0.6)
-            best = [np.nan if b is None else b for b in best_so_far(misses.tolist(), gates)]
+            best = [np.nan if b is None else b for b in best_so_far(misses.tolist(), passed)]
             axis.step(count, best, where="post", color=colour, label=f"{label}: best so far")
         axis.axhline(2, color=TARGET, linewidth=0.8, linestyle=":", label="2 %")
         axis.set_yscale("log")
         plain_log_ticks(axis.yaxis)
         axis.set_xlabel("evaluation")
         axis.set_ylabel("combined miss (%)")
-        axis.set_title("o passes the gate, × does not")
+        axis.set_title("o passes gate and family, × does not")
         axis.legend()
         return made.data_uri()
 

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from microstructures import DataError, Microstructure
+from microstructures.seeds import derive_seed
 from optimize import Estimate
 from optimize.design_space import LATENT
 from physics import effective_conductivity, effective_stiffness
 from studies.models import Models, conductivities, elastic_materials, make_simulator
 from studies.settings import DesignSettings
 
-C11, CONDUCTIVITY, GATE = "c11_gpa", "conductivity_w_mk", "gate"
+C11, CONDUCTIVITY = "c11_gpa", "conductivity_w_mk"
+GATE, FAMILY = "gate", "family_miss"
 PROPERTY_LABELS = {
     C11: "C11, plane strain (GPa)",
     CONDUCTIVITY: "conductivity along direction 1 (W/(m K))",
@@ -58,7 +60,7 @@ class Evaluator:
         """Refuse settings that the models do not fit, before anything is written.
 
         Raises:
-            DataError: Targets, materials or shape do not fit.
+            DataError: Targets, materials, shape, gate or simulator do not fit.
         """
         generator = self.models.generator
         names = generator.phase_names
@@ -75,14 +77,49 @@ class Evaluator:
                 f"expected shape with {len(generator.periodic)} sides that are multiples of "
                 f"{multiple}, got {sides}; change shape"
             )
-        if self.settings.simulator != "none":
-            known = make_simulator(self.settings.simulator).space.names
-            if known != generator.space.names:
-                raise DataError(
-                    f"expected a simulator of {', '.join(generator.space.names)}, the generator's "
-                    f"parameters, got one of {', '.join(known)}; choose another simulator, or none"
-                )
+        self.models.surrogate.check_shape(sides)
+        self._check_gate()
+        self._check_simulator()
         _ = self.targets
+
+    def _check_gate(self) -> None:
+        generator, gate = self.models.generator, self.models.gate
+        ours = (len(generator.phase_names), generator.voxel_size_um)
+        theirs = (gate.curves.n_phases, gate.voxel_size_um)
+        if ours != theirs:
+            raise DataError(
+                f"expected a gate of the generator's phases and voxel size (um) {ours}, got one "
+                f"of {theirs}; fit the gate on the generator's own data"
+            )
+        if any(s < least for s, least in zip(self.settings.shape, gate.shape, strict=True)):
+            raise DataError(
+                f"expected shape to be at least {gate.shape}, the gate's samples, got "
+                f"{self.settings.shape}; use a larger shape, or fit a gate on smaller cells"
+            )
+        for corner in (0.0, 1.0):
+            process = generator.space.from_unit([corner] * len(generator.space))
+            try:
+                gate.space.to_unit(process)
+            except DataError as error:
+                raise DataError(
+                    f"the gate does not know the generator's process: {error}"
+                ) from None
+
+    def _check_simulator(self) -> None:
+        if self.settings.simulator == "none":
+            return
+        generator, simulator = self.models.generator, make_simulator(self.settings.simulator)
+        known = simulator.space.names
+        if known != generator.space.names:
+            raise DataError(
+                f"expected a simulator of {', '.join(generator.space.names)}, the generator's "
+                f"parameters, got one of {', '.join(known)}; choose another simulator, or none"
+            )
+        if simulator.voxel_size_um != generator.voxel_size_um:
+            raise DataError(
+                f"expected a simulator with voxels of {generator.voxel_size_um:g} um, as the "
+                f"generator has, got {simulator.voxel_size_um:g}; choose none as simulator"
+            )
 
     def structure(self, parameters: Parameters) -> Microstructure:
         """Return the structure of a point: its noise is that of the seed's first sample."""
@@ -107,7 +144,41 @@ class Evaluator:
             solved = self.conductivity(phases, tolerance=SEARCH_TOLERANCE)
             values[CONDUCTIVITY] = float(solved.value[0, 0, 0])
         values[GATE] = float(self.gate_scores(phases, structure.process)[0])
+        if self.settings.family_draws:
+            values[FAMILY] = self.family_miss(structure.process)
         return values
+
+    @property
+    def constraints(self) -> dict[str, tuple[None, float]]:
+        """What a trial must keep to: the gate, and a process that is near the targets on average.
+
+        A structure at the edge of its family may hit a target that its process misses by far;
+        the second constraint keeps the search where the process itself leads to the targets.
+        """
+        limits: dict[str, tuple[None, float]] = {GATE: (None, 1.0)}
+        if self.settings.family_draws:
+            limits[FAMILY] = (None, self.settings.family_tolerance)
+        return limits
+
+    def passes(self, values: Mapping[str, Any]) -> bool:
+        """Return whether the values of a trial keep to all constraints."""
+        return all(float(values[name]) <= limit for name, (_, limit) in self.constraints.items())
+
+    def family_miss(self, process: Mapping[str, Any]) -> float:
+        """Return the combined miss of the mean over further draws of a process.
+
+        The noise and codes of these draws are the same for every process, so that differences
+        between processes are not the luck of the draw.
+        """
+        draws = self.models.generator.sample(
+            dict(process),
+            n=self.settings.family_draws,
+            shape=self.settings.shape,
+            seed=derive_seed(self.settings.seed, "family of a trial"),
+        )
+        solved = self.solved(as_batch(draws), tolerance=SEARCH_TOLERANCE)
+        means = {name: float(values.mean()) for name, values in solved.items()}
+        return combined_miss(means, self.targets)
 
     def stiffness(self, phases: Tensor, *, tolerance: float) -> Any:
         """Return the solver's effective stiffness of a batch of structures, in GPa."""

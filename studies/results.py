@@ -11,7 +11,12 @@ WITHIN = 0.02
 SCOPE = {
     "achieved": "this structure's: one cell, solved",
     "bracket": "this structure's: bounds of the solver's own answer on this voxel grid (discrete)",
-    "gate": "this structure's: distance to its process's two-point statistics; pass is <= 1",
+    "gate": "this structure's: distance to its process's two-point correlation and lineal paths; "
+    "pass is <= 1",
+    "process": "the designed parameters, at which the process check simulates",
+    "volume_fractions": "this structure's",
+    "hashin_shtrikman": "any isotropic mixture's, at this structure's fractions and at all",
+    "found_range": "all evaluated structures', of the search and of the random trials",
     "process_check": "this process's: fresh simulations at the designed parameters, solved",
     "random_best": "another structure's: the best of an equal number of random trials, as the "
     "search evaluates them (not solved again)",
@@ -126,10 +131,12 @@ def _process_sentences(check: Mapping[str, Any]) -> list[str]:
 def _rival(rival: Mapping[str, Any]) -> dict[str, Any]:
     chosen = rival["chosen"]
     return {
-        "achieved": {k: v for k, v in chosen["values"].items() if k != GATE},
+        "achieved": {
+            k: v for k, v in chosen["values"].items() if k in rival["chosen"]["relative_miss"]
+        },
         "relative_miss": chosen["relative_miss"],
         "combined_miss": chosen["combined_miss"],
-        "gate": {"score": chosen["values"][GATE], "passed": rival["feasible"]},
+        "gate": {"score": chosen["values"][GATE], "passed": chosen["values"][GATE] <= 1},
         "process": {k: v for k, v in chosen["parameters"].items() if k != "latent"},
     }
 

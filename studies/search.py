@@ -48,12 +48,12 @@ def run_random(evaluator: Evaluator, folder: Path, advance: Advance) -> Stage:
         return Stage(_summary(study, evaluator))
 
 
-def best_so_far(misses: Sequence[float], gates: Sequence[float]) -> list[float | None]:
+def best_so_far(misses: Sequence[float], passed: Sequence[bool]) -> list[float | None]:
     """Return the smallest miss of a passing trial up to each trial, None before the first."""
     best: float | None = None
     trace = []
-    for miss, gate in zip(misses, gates, strict=True):
-        if gate <= 1 and (best is None or miss < best):
+    for miss, passes in zip(misses, passed, strict=True):
+        if passes and (best is None or miss < best):
             best = miss
         trace.append(best)
     return trace
@@ -64,7 +64,7 @@ def _study(evaluator: Evaluator, folder: Path) -> Study:
     return Study(
         DesignSpace(process=generator.space, latent_dim=generator.latent_dim),
         objectives=evaluator.targets,
-        constraints={GATE: (None, 1.0)},
+        constraints=evaluator.constraints,
         folder=folder,
         seed=settings.seed,
         tolerance=settings.bracket_tolerance,
@@ -79,22 +79,31 @@ def _summary(study: Study, evaluator: Evaluator) -> dict[str, Any]:
             "failed; look at the materials"
         )
     best = study.best()
-    # Where no trial passed the gate the nearest to passing is shown, and said to have failed.
-    chosen = best or min(told, key=lambda trial: float(trial.values[GATE]))
+    chosen = best or _nearest(told, evaluator.targets)
     return {
-        "chosen": _plain(chosen, evaluator.targets),
+        "chosen": _plain(chosen, evaluator),
         "feasible": best is not None,
-        "trials": [_plain(trial, evaluator.targets) for trial in told],
+        "trials": [_plain(trial, evaluator) for trial in told],
         "evaluations": _rungs(told, failed=len(study.trials) - len(told)),
     }
 
 
-def _plain(trial: Trial, targets: Mapping[str, float]) -> dict[str, Any]:
+def _nearest(told: Sequence[Trial], targets: Mapping[str, float]) -> Trial:
+    """Return what to show where no trial keeps to everything; the report says that it failed."""
+    real = [trial for trial in told if float(trial.values[GATE]) <= 1]
+    if real:
+        return min(real, key=lambda trial: combined_miss(trial.values, targets))
+    return min(told, key=lambda trial: float(trial.values[GATE]))
+
+
+def _plain(trial: Trial, evaluator: Evaluator) -> dict[str, Any]:
+    targets = evaluator.targets
     return {
         "parameters": trial.parameters,
         "values": {name: float(value) for name, value in trial.values.items()},
         "relative_miss": relative_misses(trial.values, targets),
         "combined_miss": combined_miss(trial.values, targets),
+        "passed": evaluator.passes(trial.values),
     }
 
 

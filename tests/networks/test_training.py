@@ -77,6 +77,24 @@ def test_interrupted_equals_uninterrupted(tmp_path, stop_at):
     assert same(run(tmp_path / "parts"), whole)
 
 
+def test_interrupted_inside_an_update_equals_uninterrupted(tmp_path, monkeypatch):
+    whole = run(tmp_path / "whole")
+    real, calls = torch.optim.AdamW.step, []
+
+    def struck(optimizer, *args, **options):
+        answer = real(optimizer, *args, **options)
+        calls.append(1)
+        if len(calls) == 23:
+            raise KeyboardInterrupt
+        return answer
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", struck)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "parts")
+    monkeypatch.undo()
+    assert same(run(tmp_path / "parts"), whole)
+
+
 def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
     whole = run(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):

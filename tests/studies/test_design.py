@@ -4,11 +4,22 @@ import base64
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import pytest
 import yaml
 
-from microstructures import read_microstructure
+from microstructures import (
+    DataError,
+    MicrostructureDataset,
+    Parameter,
+    ProcessSpace,
+    read_microstructure,
+)
+from physics import CorrelationGate
+from studies.evaluation import Evaluator
+from studies.models import load_models
+from studies.settings import DesignSettings
 
 pytestmark = pytest.mark.slow
 STAGES = {"search", "random", "confirmation", "family", "process-check", "window"}
@@ -139,13 +150,33 @@ def test_a_dry_run_of_a_design_writes_nothing(workshop, command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_models_that_do_not_fit_each_other_are_refused(workshop):
+    models = load_models(
+        DesignSettings(
+            generator=str(workshop / "generator"),
+            gate=str(workshop / "gate"),
+            field_surrogate=str(workshop / "surrogate"),
+        )
+    )
+    settings = DesignSettings(shape=(16, 16))
+    Evaluator(models, settings).check()
+    larger_gate = replace(models, gate=replace(models.gate, shape=(20, 16)))
+    with pytest.raises(DataError, match=r"at least \(20, 16\).*got \(16, 16\)"):
+        Evaluator(larger_gate, settings).check()
+    coarser = replace(models, gate=replace(models.gate, voxel_size_um=1.0))
+    with pytest.raises(DataError, match="voxel size"):
+        Evaluator(coarser, settings).check()
+    narrow = ProcessSpace([Parameter("composition", "-", 0.4, 0.5)])
+    with pytest.raises(DataError, match="does not know the generator's process"):
+        Evaluator(replace(models, gate=replace(models.gate, space=narrow)), settings).check()
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
         (["--youngs-modulus-gpa", 1, 2, 3], "youngs_modulus_gpa"),
         (["--conductivity-w-mk", 1], "conductivity_w_mk"),
         (["--youngs-modulus-gpa", 0, 0], "youngs_modulus_gpa"),
-        (["--shape", 17, 16], "shape"),
         (["--simulator", "random-field"], "simulator"),
     ],
 )
@@ -154,6 +185,29 @@ def test_a_design_that_cannot_start_writes_nothing(workshop, command, tmp_path, 
     assert code == 2
     assert said in err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_shape_that_the_generator_cannot_make_is_refused(workshop, command, tmp_path):
+    given = [18 if word == 16 else word for word in words(workshop, tmp_path / "out")]
+    code, _, err = command(*given)
+    assert code == 2
+    assert "multiples of 4, got (18, 18)" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_trained_again_is_not_mixed_into_a_run(workshop, command, run, tmp_path):
+    other, copied = tmp_path / "gate", tmp_path / "run"
+    shutil.copytree(run, copied)
+    data = workshop / "data" / "dataset"
+    CorrelationGate.fit(MicrostructureDataset.open(data), resolution=0.01).save(other)
+    (copied / "settings.yaml").write_text(
+        (run / "settings.yaml").read_text().replace(str(workshop / "gate"), str(other))
+    )
+    code, _, err = command(
+        *[other if w == workshop / "gate" else w for w in words(workshop, copied)]
+    )
+    assert code == 2
+    assert "gate_sha256" in err
 
 
 def test_the_demo_from_scratch_uses_nothing_shipped(mesoforge, tmp_path):
