@@ -5,15 +5,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from microstructures import ProcessSpace
 from networks.conditioning import ProcessEmbedding, ScalarEmbedding
+from networks.folding import FOLD, fold, unfold
 from networks.unet import Encoder, UNet
-
-FOLD = 2  # edge of the blocks that space-to-depth moves into channels
 
 
 class PhaseDenoiser(nn.Module):
@@ -152,22 +150,6 @@ class PhaseDenoiser(nn.Module):
         """Return expected volume fractions (they sum to 1) and the log of their spread."""
         logits, log_spread = self.fraction_head(F.silu(condition)).chunk(2, 1)
         return F.softmax(logits, 1), 4 * torch.tanh(log_spread / 4) - 5
-
-
-def fold(x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch folded *half"]:
-    """Move 2^dim blocks of voxels into channels (space to depth)."""
-    if x.ndim == 4:
-        return rearrange(x, "b c (x i) (y j) -> b (c i j) x y", i=FOLD, j=FOLD)
-    return rearrange(x, "b c (x i) (y j) (z k) -> b (c i j k) x y z", i=FOLD, j=FOLD, k=FOLD)
-
-
-def unfold(
-    x: Float[Tensor, "batch folded *half"], dim: int
-) -> Float[Tensor, "batch channel *space"]:
-    """Undo `fold`."""
-    if dim == 2:
-        return rearrange(x, "b (c i j) x y -> b c (x i) (y j)", i=FOLD, j=FOLD)
-    return rearrange(x, "b (c i j k) x y z -> b c (x i) (y j) (z k)", i=FOLD, j=FOLD, k=FOLD)
 
 
 def signed_indicators(phases: torch.Tensor, n_phases: int) -> Float[Tensor, "batch phase *space"]:

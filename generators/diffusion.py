@@ -168,14 +168,6 @@ class ConditionalDiffusion:
             x, self.denoiser.process(process_units(self.space, known))
         )
 
-    def expected_fractions(self, process: Process) -> Float[Tensor, " phase"]:
-        """Return the mean volume fractions at a process point (code at its mean, zero)."""
-        units = process_units(self.space, [process])
-        code = torch.zeros(1, self.latent_dim)
-        with torch.no_grad():
-            condition = self.denoiser.condition(self.denoiser.process(units), code)
-            return self.denoiser.fractions(condition)[0][0]
-
     def save_pretrained(self, folder: str | Path, *, card: str = "", half: bool = False) -> Path:
         """Save config, weights and card as a hashed folder."""
         config = {

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -24,10 +25,12 @@ LEAST_LOG_LOSS = -6.0  # below this the noise level is solved and gets no more w
 class DiffusionSettings(BaseModel):
     """Net and training of a conditional diffusion generator."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    widths: tuple[int, ...] = Field(
-        default=(32, 64, 96), description="channels per level; multiples of 32 run fastest"
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(32, 64, 96),
+        min_length=1,
+        description="channels per level; multiples of 32 run fastest",
     )
     blocks: int = Field(default=1, ge=1, description="residual blocks per level")
     features: int = Field(default=128, ge=8, description="length of the condition vector")
@@ -64,14 +67,14 @@ def train_diffusion(
         DataError: The cells do not fit the net's size.
         ConvergenceError: Training diverged.
     """
-    denoiser = initial_denoiser(dataset, settings)
+    objective = initial_objective(dataset, settings)
+    denoiser = objective.denoiser
     shape = tuple(dataset.phases.shape[1:])
     if any(s % denoiser.size_multiple for s in shape):
         raise DataError(
             f"expected cells whose sides are multiples of {denoiser.size_multiple}, got {shape}; "
             "use fewer widths or another crop"
         )
-    objective = DenoisingObjective(denoiser, settings)
     out = Path(out)
     state = train(
         objective,
@@ -102,11 +105,13 @@ def train_diffusion(
     return model
 
 
-def initial_denoiser(dataset: MicrostructureDataset, settings: DiffusionSettings) -> PhaseDenoiser:
-    """Return an untrained net for a dataset, its weights drawn from the settings' seed."""
+def initial_objective(
+    dataset: MicrostructureDataset, settings: DiffusionSettings
+) -> "DenoisingObjective":
+    """Return the loss around an untrained net, its weights drawn from the settings' seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(settings.training.seed, "weights"))
-        return PhaseDenoiser(
+        denoiser = PhaseDenoiser(
             space=dataset.space,
             n_phases=dataset.n_phases,
             periodic=dataset.periodic,
@@ -115,6 +120,7 @@ def initial_denoiser(dataset: MicrostructureDataset, settings: DiffusionSettings
             latent_dim=settings.latent_dim,
             features=settings.features,
         )
+        return DenoisingObjective(denoiser, settings)
 
 
 class BatchDraw:

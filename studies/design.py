@@ -24,7 +24,7 @@ from studies.settings import DesignSettings
 
 # Measured on one core at 64 x 64: seconds per evaluation of the search (its model included) and of
 # the random rival, per solved cell, per checked simulation, and to load and draw everything.
-SECONDS = {"search": 0.3, "random": 0.1, "cell": 0.05, "simulation": 0.07, "start": 15.0}
+SECONDS = {"search": 0.8, "random": 0.15, "cell": 0.05, "simulation": 0.07, "start": 15.0}
 MEMORY_MB, DISK_MB = 1000, 1.5
 
 
@@ -44,7 +44,7 @@ def expected_cost(settings: DesignSettings) -> dict[str, Any]:
     cells = settings.window_points**2 * settings.window_samples
     seconds = SECONDS["start"] + voxels * (
         settings.evaluations * (SECONDS["search"] + SECONDS["random"])
-        + cells * SECONDS["cell"]
+        + (cells + settings.evaluations * settings.family_draws) * SECONDS["cell"]
         + settings.process_checks * (SECONDS["simulation"] + SECONDS["cell"])
     )
     return {

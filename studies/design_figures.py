@@ -51,7 +51,9 @@ def trace_figure(found: Sequence[Mapping[str, Any]], rival: Sequence[Mapping[str
             count = np.arange(1, len(misses) + 1)
             axis.plot(count[passed], misses[passed], "o", color=colour, markersize=3)
             axis.plot(count[~passed], misses[~passed], "x", color=colour, markersize=3, alpha=0.6)
-            best = [np.nan if b is None else b for b in best_so_far(misses.tolist(), passed)]
+            best = [
+                np.nan if b is None else b for b in best_so_far(misses.tolist(), passed.tolist())
+            ]
             axis.step(count, best, where="post", color=colour, label=f"{label}: best so far")
         axis.axhline(2, color=TARGET, linewidth=0.8, linestyle=":", label="2 %")
         axis.set_yscale("log")
@@ -120,7 +122,7 @@ def check_figure(check: Mapping[str, Any], cells: Mapping[str, np.ndarray]) -> s
             axis.set_xticks([0.0, 0.5], [f"{found['n']} cells", "mean"])
             axis.set_xlim(-0.45, 0.75)
             axis.set_ylabel(PROPERTY_LABELS[name])
-        made.axes[0, 0].legend()
+        made.axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2)
         return made.data_uri()
 
 

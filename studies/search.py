@@ -1,6 +1,7 @@
 """The search for a design and its rival, an equal number of random trials."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,12 @@ def run_search(evaluator: Evaluator, folder: Path, advance: Advance) -> Stage:
 
 
 def run_random(evaluator: Evaluator, folder: Path, advance: Advance) -> Stage:
-    """Evaluate as many random draws of the same space in the same way."""
-    settings = evaluator.settings
+    """Evaluate as many random draws of the same space, which only have to pass the gate.
+
+    The rival is spared what is asked of the search's processes: that can only favour it.
+    """
+    settings = evaluator.settings.model_copy(update={"family_draws": 0})
+    evaluator = replace(evaluator, settings=settings)
     with _study(evaluator, folder) as study:
         drawn = random_trials(study.space, settings.evaluations, settings.seed)
         known = [trial.parameters for trial in study.trials]

@@ -97,10 +97,10 @@ class DesignSettings(ElasticPhases):
     """An inverse design: which process and structure have the wanted properties."""
 
     target_c11_gpa: float | None = setting(
-        75.0, "Wanted stiffness C11, plane strain; null leaves it free", "GPa", gt=0
+        55.0, "Wanted stiffness C11, plane strain; null leaves it free", "GPa", gt=0
     )
     target_conductivity_w_mk: float | None = setting(
-        57.0, "Wanted conductivity along direction 1; null leaves it free", "W/(m K)", gt=0
+        84.0, "Wanted conductivity along direction 1; null leaves it free", "W/(m K)", gt=0
     )
     conductivity_w_mk: tuple[Modulus, ...] = _per_phase(
         (200.0, 20.0), "Conductivity", "W/(m K), at least 0"
@@ -112,17 +112,17 @@ class DesignSettings(ElasticPhases):
         "spinodal", "Simulator that checks the process; none for a generator of measured maps"
     )
     shape: Shape = _shape("Cell of the designed structure")
-    evaluations: int = setting(48, "Evaluations of the search, and of its random rival", ge=4)
+    evaluations: int = setting(56, "Evaluations of the search, and of its random rival", ge=4)
     batch: int = setting(4, "Trials proposed at a time", ge=1, le=64)
     bracket_tolerance: float = setting(
         0.01, "Widest relative bracket at which the surrogate's C11 is taken", gt=0, lt=1
     )
     family_draws: int = setting(
-        6,
+        12,
         "Further draws of each trial's process; their mean must be near the targets",
         ge=0,
     )
-    family_tolerance: float = setting(0.05, "Largest combined relative miss of that mean", gt=0)
+    family_tolerance: float = setting(0.05, "Largest relative miss of that mean, by property", gt=0)
     process_checks: int = setting(16, "Fresh simulations of the designed process", ge=2, le=1000)
     window_points: int = setting(7, "Points along each axis of the process window", ge=2, le=50)
     window_samples: int = setting(4, "Structures per point of the process window", ge=1, le=100)
@@ -134,7 +134,7 @@ class DemoSettings(DesignSettings):
 
     from_scratch: bool = setting(False, "Simulate and train everything first; use nothing shipped")
     scratch_points: int = setting(512, "From scratch: process points that are simulated", ge=10)
-    scratch_generator_steps: int = setting(2500, "From scratch: generator training steps", ge=1)
+    scratch_generator_steps: int = setting(2000, "From scratch: generator training steps", ge=1)
     scratch_surrogate_steps: int = setting(600, "From scratch: surrogate training steps", ge=1)
 
 

@@ -4,16 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from microstructures import DataError
+from networks.folding import FOLD, fold, unfold
 from surrogates.reference import ReferencedCells
 
 LOWEST_MODULUS = 1e-4  # relative to the reference; a pore enters the net as this soft a phase
-FOLD = 2  # edge of the blocks that space-to-depth moves into channels
-AXES = "xyz"
 
 
 class DisplacementNet(nn.Module):
@@ -99,25 +97,3 @@ class DisplacementNet(nn.Module):
                 f"the spectral convolution is wrong on odd grids, here after a {FOLD}x fold; crop "
                 "or resample the cell, or use the solver"
             )
-
-
-def fold(x: Float[Tensor, "batch channel *space"]) -> Float[Tensor, "batch folded *half"]:
-    """Move 2x blocks of voxels into channels."""
-    axes = AXES[: x.ndim - 2]
-    split, sides, blocks = _names(axes)
-    sizes = {f"{a}f": FOLD for a in axes}
-    return rearrange(x, f"b c {split} -> b (c {blocks}) {sides}", **sizes)
-
-
-def unfold(
-    x: Float[Tensor, "batch folded *half"], dim: int
-) -> Float[Tensor, "batch channel *space"]:
-    """Undo `fold`."""
-    split, sides, blocks = _names(AXES[:dim])
-    sizes = {f"{a}f": FOLD for a in AXES[:dim]}
-    return rearrange(x, f"b (c {blocks}) {sides} -> b c {split}", **sizes)
-
-
-def _names(axes: str) -> tuple[str, str, str]:
-    split = " ".join(f"({a} {a}f)" for a in axes)
-    return split, " ".join(axes), " ".join(f"{a}f" for a in axes)

@@ -20,6 +20,7 @@ BASE = {
     "relative_miss": {"c11_gpa": 0.01},
     "within_2_percent": True,
     "gate": {"score": 0.8, "passed": True},
+    "kept_to_all_constraints": True,
     "hashin_shtrikman": {"c11_gpa": {"any_fraction": [30.0, 240.0]}},
     "found_range": {"c11_gpa": [50.0, 120.0]},
     "process_check": {"skipped": "no simulator"},
@@ -31,6 +32,7 @@ BASE = {
     [
         ({}, "Reached: this structure"),
         ({"gate": {"score": 1.4, "passed": False}}, "No evaluated structure passed"),
+        ({"kept_to_all_constraints": False}, "near the targets on average"),
         ({"target": {"c11_gpa": 300.0}}, "no isotropic structure of them has it"),
         ({"target": {"c11_gpa": 200.0}}, "outside what was found"),
         ({"target": {"c11_gpa": 110.0}}, "allow more evaluations"),

@@ -6,7 +6,6 @@ import torch
 
 from physics.mechanics import effective_stiffness, solve_elasticity
 from physics.mechanics.elasticity import elastic_problem
-from surrogates.displacement_net import fold, unfold
 from surrogates.reference import ReferencedCells
 
 
@@ -48,9 +47,3 @@ def test_step_has_the_gradient_of_a_linear_map(blobs, materials):
     (slope,) = torch.autograd.grad((weight * cells.step(strain)).sum(), strain)
     wanted = (weight * cells.step(direction)).sum()
     assert abs(float((slope * direction).sum() - wanted)) < 1e-3 * float(wanted.abs() + 1)
-
-
-def test_fold_and_unfold_are_inverse():
-    for shape in ((2, 3, 4, 8), (1, 2, 4, 4, 6)):
-        x = torch.randn(shape)
-        assert torch.equal(unfold(fold(x), len(shape) - 2), x)
