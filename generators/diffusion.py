@@ -107,10 +107,7 @@ class ConditionalDiffusion:
             )
         units = process_units(self.space, points)
         codes = self._codes(latent, len(points), seed)
-        wanted = None
-        if volume_fraction is not None:
-            row = check_fractions(volume_fraction, len(self.phase_names))
-            wanted = row.expand(len(points), -1)
+        wanted = self._wanted(volume_fraction, len(points))
         samples: list[Microstructure] = []
         chunk = max(1, CHUNK_VOXELS // max(1, _product(shape)))
         for start in range(0, len(points), chunk):
@@ -147,10 +144,7 @@ class ConditionalDiffusion:
         if len(points) != len(latent):
             raise DataError(f"expected {len(latent)} process points, got {len(points)}")
         units = process_units(self.space, points)
-        wanted = None
-        if volume_fraction is not None:
-            row = check_fractions(volume_fraction, len(self.phase_names))
-            wanted = row.expand(len(points), -1)
+        wanted = self._wanted(volume_fraction, len(points))
         logits, _ = self._logits(
             units, latent, shape=shape, seed=seed, first=0, wanted=wanted, steps=steps
         )
@@ -266,6 +260,11 @@ class ConditionalDiffusion:
         draws = (draws - draws.mean(1, keepdim=True)) * (phases / max(phases - 1, 1)) ** 0.5
         fractions = (mean + log_spread.exp() * draws).clamp(0, 1).double()
         return fractions / fractions.sum(1, keepdim=True)
+
+    def _wanted(self, volume_fraction: float | Sequence[float] | None, n: int) -> Tensor | None:
+        if volume_fraction is None:
+            return None
+        return check_fractions(volume_fraction, len(self.phase_names)).expand(n, -1)
 
     def _codes(self, latent: Any, n: int, seed: int) -> Tensor:
         if latent is None:
