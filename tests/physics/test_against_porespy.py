@@ -22,9 +22,10 @@ def test_two_point_correlation_agrees_with_porespy():
         two_point_correlation(torch.from_numpy(indicator)[None].double(), periodic=False),
         max_lag=24,
     )[0].numpy()
-    # porespy divides by the fraction and bins by distance: its bins are read at our whole radii, coarse where S2 is steep.
+    # porespy divides by the fraction and bins by distance: its bins are read at our whole radii,
+    # coarse where S2 is steep.
     lags = np.arange(2, 25)
     expected = np.interp(lags, np.asarray(theirs.distance), np.asarray(theirs.probability))
     difference = np.abs(expected * indicator.mean() - ours[2:])
     assert difference.max() < 0.015
-    assert difference[8:].max() < 0.003
+    assert difference[8:].mean() < 0.002
