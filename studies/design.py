@@ -64,7 +64,6 @@ def run_design(settings: DesignSettings, out: Path, *, verb: str = "design") -> 
         MicrostructureError: A model is missing, the settings do not fit, or the folder holds
             another run.
     """
-    torch.set_num_threads(min(torch.get_num_threads(), 2))
     evaluator = Evaluator(load_models(settings), settings)
     evaluator.check()
     with open_run(out, settings, verb=verb, inputs=model_hashes(settings)) as run:
@@ -73,6 +72,9 @@ def run_design(settings: DesignSettings, out: Path, *, verb: str = "design") -> 
 
 def design_stages(evaluator: Evaluator, run: RunFolder) -> dict[str, Any]:
     """Work through the stages of a design in an open run folder, and publish its results."""
+    # Sums depend on how many threads share them: with one, the results do not depend on the
+    # machine's load or environment, and nets of this size lose next to nothing.
+    torch.set_num_threads(1)
     settings = evaluator.settings
     stages: dict[str, Stage] = {}
     with progress_bar("search", settings.evaluations) as advance:

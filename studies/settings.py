@@ -122,7 +122,7 @@ class DesignSettings(ElasticPhases):
         "Further draws of each trial's process; their mean must be near the targets",
         ge=0,
     )
-    family_tolerance: float = setting(0.05, "Largest relative miss of that mean, by property", gt=0)
+    family_tolerance: float = setting(0.08, "Largest relative miss of that mean, by property", gt=0)
     process_checks: int = setting(16, "Fresh simulations of the designed process", ge=2, le=1000)
     window_points: int = setting(7, "Points along each axis of the process window", ge=2, le=50)
     window_samples: int = setting(4, "Structures per point of the process window", ge=1, le=100)

@@ -203,8 +203,13 @@ def test_simulate_repeats_as_nothing_and_refuses_other_settings(mesoforge, tmp_p
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_simulation_says_how_to_resume(tmp_path, number, code):
     words = ["simulate", "--points", "3000", "--shard", "1", "--shape", "32", "32"]
+    # A shell starts background jobs, CI's among them, with Ctrl-C ignored: undo that.
     process = subprocess.Popen(
-        [*RUN, *words, "--out", str(tmp_path / "out")], cwd=ROOT, stderr=subprocess.PIPE, text=True
+        [*RUN, *words, "--out", str(tmp_path / "out")],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("out/dataset.building/shard-*")):
