@@ -9,8 +9,7 @@ from generators.denoiser import PhaseDenoiser
 from generators.fractions import balance
 
 # At the lowest level the net still decides interfaces; further steps trust the noise more and
-# roughen them (at six process points the surface was 0.2-5.4 % too large with 1.0, 1.5-7.8 % with
-# 0.3).
+# roughen them, so that the specific surface comes out too large.
 SIGMA_MIN, SIGMA_MAX = 1.0, 30.0
 MOST_STEPS = 16
 
