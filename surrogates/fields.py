@@ -11,7 +11,7 @@ from torch import Tensor
 from microstructures import ConvergenceError, DataError
 from networks.saving import load_model, resolve_model, save_model
 from physics.mechanics import certify_elastic, compatible_strain, solve_elasticity
-from physics.mechanics.elasticity import ElasticFields, elastic_problem
+from physics.mechanics.elasticity import ElasticFields, staggered_problem
 from physics.mechanics.materials import IsotropicElastic
 from physics.mechanics.staggered import StaggeredElasticity, mandel_at_centres
 from surrogates.displacement_net import DisplacementNet
@@ -95,7 +95,7 @@ class FieldSurrogate:
             DataError: Phases, materials or loads do not fit, or a side is not a multiple of 4.
             ConvergenceError: The net's answer is not finite.
         """
-        problem = elastic_problem(phases, materials)
+        problem = staggered_problem(phases, materials)
         self.check_shape(problem.shape)
         cells, unit_gpa = ReferencedCells.of_moduli(problem.lame, problem.shear[:, 0])
         unit = self._displacements(cells)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from microstructures import ConvergenceError, DataError
 from physics.mechanics.krylov import conjugate_gradients
-from physics.mechanics.staggered import CellProblem
+from physics.mechanics.problem import CellProblem
 
 SLAB_VALUES = 24576
 """Values of one field (all loads, all components) that a slab of small cells holds on a CPU."""
@@ -71,7 +71,7 @@ def trial_state(
 ) -> TrialState:
     """Return the fields of a trial displacement under macroscopic gradients, in float64."""
     space = problem.shape
-    strain = _as_field(macro, problem)
+    strain = problem.spread(macro)
     if displacement is None:
         displacement = macro.new_zeros(*macro.shape[:2], problem.unknowns, *space)
     else:
@@ -199,11 +199,11 @@ def _complementary_bound(
     ]
     strains = [problem.strain(stress) for stress in stresses]
     energy = _energies(problem, stresses, strains)
-    means = torch.cat([_means(stress) for stress in stresses], 1)
+    means = torch.cat([problem.mean(stress) for stress in stresses], 1)
     size = torch.linalg.matrix_norm(means.detach()).view(-1, 1, 1)
     uniform = unit_loads(problem.batch, problem.components, problem.device) * size
-    cross = torch.cat([_means(strain) for strain in strains], 1) @ uniform.mT
-    own = _means(problem.strain(_as_field(uniform, problem))) @ uniform.mT
+    cross = torch.cat([problem.mean(strain) for strain in strains], 1) @ uniform.mT
+    own = problem.mean(problem.strain(problem.spread(uniform))) @ uniform.mT
     energy = torch.cat((torch.cat((energy, cross), 2), torch.cat((cross.mT, own), 2)), 1)
     one_sided = problem.has_pores() | ~energy.isfinite().flatten(1).all(1)
     hidden = one_sided.view(-1, 1, 1)
@@ -264,18 +264,7 @@ def joined(parts: list, dim: int = 0):
 
 def _energies(problem: CellProblem, a: list[Tensor], b: list[Tensor]) -> Tensor:
     """Return the volume means of a_l : b_m for all pairs of loads, given in runs."""
-    rows = [torch.cat([x.flatten(2) @ y.flatten(2).mT for y in b], 2) for x in a]
-    return torch.cat(rows, 1) / _voxels(problem)
-
-
-def _means(field: Tensor) -> Tensor:
-    return field.flatten(3).mean(-1)
-
-
-def _as_field(uniform: Tensor, problem: CellProblem) -> Tensor:
-    """Return uniform `(batch, load, n)` values as fields, without copying."""
-    space = problem.shape
-    return uniform.view(*uniform.shape, *[1] * len(space)).expand(*uniform.shape, *space)
+    return torch.cat([torch.cat([problem.energies(x, y) for y in b], 2) for x in a], 1)
 
 
 def _symmetric(matrix: Tensor) -> Tensor:

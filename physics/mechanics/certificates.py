@@ -18,7 +18,7 @@ from physics.mechanics.cells import (
     unit_loads,
 )
 from physics.mechanics.elasticity import elastic_problem
-from physics.mechanics.grid import SHEAR_PAIRS, check_scheme, difference_symbols
+from physics.mechanics.grid import SHEAR_PAIRS, difference_symbols
 from physics.mechanics.materials import IsotropicElastic
 from physics.mechanics.staggered import mandel_at_centres, staggered_strain
 
@@ -63,8 +63,7 @@ def certify_elastic(
     Raises:
         DataError: shapes do not fit, or the displacement is not finite.
     """
-    check_scheme(scheme)
-    problem = elastic_problem(phases, materials).detach()
+    problem = elastic_problem(phases, materials, scheme).detach()
     macro = (
         unit_loads(len(phases), problem.components, phases.device)
         if macro_strain is None

@@ -10,8 +10,10 @@ from torch import Tensor
 from microstructures import DataError
 from physics.mechanics.cells import MAX_ITERATIONS
 from physics.mechanics.effective import EffectiveProperty, effective_property
-from physics.mechanics.grid import check_scheme
+from physics.mechanics.laws import ConductionLaw
 from physics.mechanics.materials import check_phases, phase_field
+from physics.mechanics.nodal import Q1, ROTATED, NodalConduction
+from physics.mechanics.problem import CellProblem
 from physics.mechanics.staggered import FaceConduction
 
 
@@ -27,9 +29,9 @@ def effective_conductivity(
 ) -> EffectiveProperty:
     """Return the effective conductivity `(batch, dim, dim)` in the unit of `conductivities`.
 
-    Temperature at voxel centres, fluxes on faces with the harmonic mean of both sides (the
-    five- or seven-point finite volume, the scalar case of the staggered scheme), solved by
-    FFT-preconditioned conjugate gradients.
+    Staggered: temperature at voxel centres, fluxes on faces with the harmonic mean of both sides
+    (the five- or seven-point finite volume). q1 and rotated: temperature at the voxels' corners.
+    Solved by FFT-preconditioned conjugate gradients.
 
     Args:
         phases: integer labels `(batch, *space)` or float fractions `(batch, phase, *space)`,
@@ -48,17 +50,36 @@ def effective_conductivity(
         >>> halves[:, 4:] = 1
         >>> effective_conductivity(halves, [1.0, 10.0]).value    # diag(20/11, 5.5)
     """
-    check_scheme(scheme)
+    return effective_property(
+        conduction_problem(phases, conductivities, scheme),
+        displacement=displacement,
+        tolerance=tolerance,
+        max_iterations=max_iterations,
+        dtype=dtype,
+    )
+
+
+def conduction_problem(
+    phases: Shaped[Tensor, "batch *dims"],
+    conductivities: Sequence[float | int],
+    scheme: str = "staggered",
+) -> CellProblem:
+    """Return the discrete problem of labels or fractions, in the unit of `conductivities`.
+
+    Raises:
+        DataError: phases do not fit the conductivities, none conducts, or no such scheme.
+    """
     check_phases(phases, len(conductivities))
     if not all(math.isfinite(k) and k >= 0.0 for k in conductivities) or max(conductivities) <= 0.0:
         raise DataError(
             f"conductivities: expected finite numbers >= 0, one of them positive, got "
             f"{list(conductivities)}"
         )
-    return effective_property(
-        FaceConduction.of_voxels(phase_field(phases, conductivities)),
-        displacement=displacement,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        dtype=dtype,
-    )
+    k = phase_field(phases, conductivities)
+    match scheme:
+        case "staggered":
+            return FaceConduction.of_voxels(k)
+        case "q1" | "rotated":
+            return NodalConduction(Q1 if scheme == "q1" else ROTATED, ConductionLaw(k.unsqueeze(1)))
+        case _:
+            raise DataError(f'scheme: expected "staggered", "q1" or "rotated", got {scheme!r}')

@@ -15,7 +15,7 @@ from physics.mechanics.cells import (
     solve_cells,
     unit_loads,
 )
-from physics.mechanics.staggered import CellProblem
+from physics.mechanics.problem import CellProblem
 
 
 @dataclass(frozen=True)

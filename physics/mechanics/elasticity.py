@@ -18,18 +18,21 @@ from physics.mechanics.cells import (
     unit_loads,
 )
 from physics.mechanics.effective import EffectiveProperty, effective_property
-from physics.mechanics.grid import check_scheme
+from physics.mechanics.laws import IsotropicLaw
 from physics.mechanics.materials import IsotropicElastic, check_phases, phase_field
-from physics.mechanics.staggered import StaggeredElasticity, mandel_at_centres
+from physics.mechanics.nodal import Q1, ROTATED, NodalElasticity
+from physics.mechanics.problem import CellProblem
+from physics.mechanics.staggered import StaggeredElasticity
 
 
 @dataclass(frozen=True)
 class ElasticFields:
     """Fields of `solve_elasticity`: Mandel, strain dimensionless, stress in GPa.
 
-    `strain` and `stress` are at voxel centres, where the edge values of shear are averaged: their
-    volume means are the macroscopic strain and stress. `displacement` is the periodic fluctuation
-    in voxels, component i on the lower faces normal to axis i.
+    `strain` and `stress` are means per voxel (of the edge values of shear on the staggered grid,
+    of the Gauss points of q1): their volume means are the macroscopic strain and stress.
+    `displacement` is the periodic fluctuation in voxels at the scheme's nodes: staggered,
+    component i on the lower faces normal to axis i; q1 and rotated, on the voxels' lower corners.
     """
 
     strain: Float[Tensor, "batch load n *space"]
@@ -40,13 +43,37 @@ class ElasticFields:
 
 
 def elastic_problem(
-    phases: Shaped[Tensor, "batch *dims"], materials: Sequence[IsotropicElastic]
-) -> StaggeredElasticity:
+    phases: Shaped[Tensor, "batch *dims"],
+    materials: Sequence[IsotropicElastic],
+    scheme: str = "staggered",
+) -> CellProblem:
     """Return the discrete problem of labels or fractions, its moduli in float64 GPa.
 
     Raises:
-        DataError: phases do not fit the materials, or no material carries load.
+        DataError: phases do not fit the materials, no material carries load, or no such scheme.
     """
+    lame, shear, ratio = _moduli(phases, materials)
+    match scheme:
+        case "staggered":
+            return StaggeredElasticity.of_voxels(lame, shear, ratio)
+        case "q1" | "rotated":
+            element = Q1 if scheme == "q1" else ROTATED
+            return NodalElasticity(element, IsotropicLaw(lame, shear.unsqueeze(1)), ratio)
+        case _:
+            raise DataError(f'scheme: expected "staggered", "q1" or "rotated", got {scheme!r}')
+
+
+def staggered_problem(
+    phases: Shaped[Tensor, "batch *dims"], materials: Sequence[IsotropicElastic]
+) -> StaggeredElasticity:
+    """Return `elastic_problem` on the staggered grid."""
+    return StaggeredElasticity.of_voxels(*_moduli(phases, materials))
+
+
+def _moduli(
+    phases: Shaped[Tensor, "batch *dims"], materials: Sequence[IsotropicElastic]
+) -> tuple[Tensor, Tensor, float]:
+    """Return the Lame and shear fields, and lame/shear of the reference."""
     dim = len(check_phases(phases, len(materials)))
     shears = [material.shear for material in materials]
     if max(shears) <= 0.0:
@@ -55,9 +82,7 @@ def elastic_problem(
     bulks = [material.lame + 2.0 * material.shear / dim for material in materials]
     bulk_ratio = float(f"{(min(bulks) + max(bulks)) / (min(shears) + max(shears)):.2g}")
     lame = phase_field(phases, [material.lame for material in materials])
-    return StaggeredElasticity.of_voxels(
-        lame, phase_field(phases, shears), round(bulk_ratio - 2.0 / dim, 12)
-    )
+    return lame, phase_field(phases, shears), round(bulk_ratio - 2.0 / dim, 12)
 
 
 def solve_elasticity(
@@ -80,6 +105,9 @@ def solve_elasticity(
             mixed by Voigt's rule.
         materials: one per phase; modulus 0 is a pore.
         macro_strain: Mandel, `(batch, load, n)`; all unit loads when None.
+        scheme: "staggered" (safe with pores, cheapest), "q1" (conforming: an upper bound of the
+            voxel geometry's energy) or "rotated" (one point per voxel; on even grids fields may
+            carry an alternating mode).
         tolerance: residual force relative to that of zero displacement, in the energy norm of the
             reference material.
         displacement: a start, for instance a surrogate's field; zero when None.
@@ -95,8 +123,7 @@ def solve_elasticity(
         >>> solve_elasticity(phases, [soft, stiff]).stress.shape
         torch.Size([1, 3, 3, 16, 16])
     """
-    check_scheme(scheme)
-    problem = elastic_problem(phases, materials).detach()
+    problem = elastic_problem(phases, materials, scheme).detach()
     macro = (
         unit_loads(len(phases), problem.components, phases.device)
         if macro_strain is None
@@ -121,18 +148,18 @@ def solve_elasticity(
                 max_iterations=max_iterations,
                 dtype=dtype,
             )
-            fields.append(_centred(states, dtype))
+            fields.append(_centred(problem, states, dtype))
             records.append(record)
     strain, stress, moved = (torch.cat(parts) for parts in zip(*fields, strict=True))
     record = joined(records)
     return ElasticFields(strain, stress, moved, record.iterations, record.residual)
 
 
-def _centred(states: list[TrialState], dtype: torch.dtype) -> list[Tensor]:
+def _centred(problem: CellProblem, states: list[TrialState], dtype: torch.dtype) -> list[Tensor]:
     """Return strain and stress at the voxel centres, and the displacement, of all loads."""
     runs = (
-        [mandel_at_centres(state.strain).to(dtype) for state in states],
-        [mandel_at_centres(state.stress).to(dtype) for state in states],
+        [problem.centred(state.strain).to(dtype) for state in states],
+        [problem.centred(state.stress).to(dtype) for state in states],
         [state.displacement.to(dtype) for state in states],
     )
     return [torch.cat(run, 1) for run in runs]
@@ -159,8 +186,7 @@ def effective_stiffness(
         >>> halves[:, 4:] = 1
         >>> effective_stiffness(halves, [soft, stiff]).value[0, 0, 0]   # 1 / <1 / (lame + 2 G)>
     """
-    check_scheme(scheme)
-    problem = elastic_problem(phases, materials)
+    problem = elastic_problem(phases, materials, scheme)
     return effective_property(
         problem,
         displacement=displacement,

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float, Inexact
 from torch import Tensor
 
 from physics.mechanics.grid import difference_symbols
@@ -18,16 +18,18 @@ from physics.mechanics.grid import difference_symbols
 class GreenOperator:
     """Solve the homogeneous reference problem: the zero-mean z with -div C0 grad z = r.
 
-    The symbol is a Hermitian matrix per frequency. Its real diagonal is stored twice, for the
-    real and imaginary parts, so that no real number is promoted to a complex one on the way.
+    The symbol is a Hermitian matrix per frequency. Real entries are stored twice, for the real
+    and imaginary parts, so that no real number is promoted to a complex one on the way.
     """
 
-    def __init__(self, symbol: Complex[Tensor, "c c *frequency"], shape: tuple[int, ...]) -> None:
+    def __init__(self, symbol: Inexact[Tensor, "c c *frequency"], shape: tuple[int, ...]) -> None:
         c = symbol.shape[0]
-        real = [symbol[i, i].real for i in range(c)]
-        self._diagonal = [torch.stack((entry, entry), -1).contiguous() for entry in real]
+        self._diagonal = [_doubled(symbol[i, i].real) for i in range(c)]
+        self._real = not symbol.is_complex()
+        others = [[j for j in range(c) if j != i] for i in range(c)]
         self._others = [
-            [(j, symbol[i, j].contiguous()) for j in range(c) if j != i] for i in range(c)
+            [(j, _doubled(symbol[i, j]) if self._real else symbol[i, j].contiguous()) for j in row]
+            for i, row in enumerate(others)
         ]
         self._shape = shape
         self._axes = tuple(range(-len(shape), 0))
@@ -51,7 +53,10 @@ class GreenOperator:
                 out=torch.view_as_real(target),
             )
             for j, entry in self._others[i]:
-                target.addcmul_(components[j], entry)
+                if self._real:
+                    torch.view_as_real(target).addcmul_(torch.view_as_real(components[j]), entry)
+                else:
+                    target.addcmul_(components[j], entry)
         return torch.fft.irfftn(solved, s=self._shape, dim=self._axes)
 
 
@@ -95,6 +100,40 @@ def conduction_green(
     """Return the Green operator 1 / |k|^2 of a reference with conductivity 1."""
     inverse = _inverse_laplacian(difference_symbols(shape, device))
     return GreenOperator(inverse[None, None].to(_complex(dtype)), shape)
+
+
+def symmetric_green(
+    matrix: Float[Tensor, "c c *frequency"],
+    laplacian: Float[Tensor, "*frequency"],
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+) -> GreenOperator:
+    """Return the Green operator of a real symmetric symbol; modes of zero Laplacian get zero."""
+    empty = laplacian <= 1e-14
+    c = len(matrix)
+    unit = torch.eye(c, dtype=matrix.dtype, device=matrix.device)
+    safe = torch.where(empty, unit.view(c, c, *[1] * len(shape)), matrix)
+    return GreenOperator(torch.where(empty, 0.0, _symmetric_inverse(safe)).to(dtype), shape)
+
+
+def _symmetric_inverse(a: Float[Tensor, "c c *frequency"]) -> Float[Tensor, "c c *frequency"]:
+    """Return the inverses of small symmetric matrices by their adjugates."""
+    match len(a):
+        case 1:
+            return 1.0 / a
+        case 2:
+            adjugate = torch.stack(
+                (torch.stack((a[1, 1], -a[0, 1])), torch.stack((-a[0, 1], a[0, 0])))
+            )
+        case _:
+            adjugate = torch.stack(
+                [torch.linalg.cross(a[i - 2], a[i - 1], dim=0) for i in range(3)]
+            )
+    return adjugate / (a[0] * adjugate[0]).sum(0)
+
+
+def _doubled(entry: Tensor) -> Tensor:
+    return torch.stack((entry, entry), -1).contiguous()
 
 
 def _inverse_laplacian(k: tuple[Tensor, ...]) -> Tensor:

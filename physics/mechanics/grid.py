@@ -11,16 +11,8 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Tensor
 
-from microstructures import DataError
-
 SHEAR_PAIRS = {2: ((0, 1),), 3: ((1, 2), (0, 2), (0, 1))}
 """Axes of the Mandel shear components, in order, after the `dim` normal ones."""
-
-
-def check_scheme(scheme: str) -> None:
-    """Raise `DataError` unless the discretisation is one that this version has."""
-    if scheme != "staggered":
-        raise DataError(f'scheme: expected "staggered", got {scheme!r}')
 
 
 def forward(field: Float[Tensor, "*dims"], axis: int) -> Float[Tensor, "*dims"]:

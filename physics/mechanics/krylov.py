@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from physics.mechanics.stencil import HaloStencil
+from physics.mechanics.problem import Operator
 
 
 def conjugate_gradients(
-    operator: HaloStencil,
+    operator: Operator,
     precondition: Callable[[Tensor], Tensor],
     r: Float[Tensor, "batch load c *space"],
     *,

@@ -1,9 +1,5 @@
 """The two discrete problems: elasticity and conduction, on the points where each scheme works.
 
-Both follow one pattern: a periodic unknown u, a gradient on quadrature points with components
-`(batch, load, n, *space)`, a pointwise law C there, and -div as the gradient's transpose. The
-energy of a cell is the sum over quadrature points of gradient : C : gradient, per voxel.
-
 Elasticity (Schneider, Ospald, Kabel 2016, doi:10.1002/nme.5008): displacement i on the faces
 normal to i, normal strains at voxel centres, shear strain ij on the edges parallel to the third
 axis (in 2-D: on the corners). An edge carries the harmonic mean of the shear moduli of its four
@@ -13,9 +9,7 @@ equal. It also keeps the mean of 1/G and so both Voigt's and Reuss's bound.
 Conduction: temperature at centres, gradient on faces with the harmonic mean of both sides.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -23,80 +17,9 @@ from torch import Tensor
 
 from physics.mechanics.green import GreenOperator, conduction_green, elastic_green
 from physics.mechanics.grid import SHEAR_PAIRS, backward, forward, harmonic_below, to_centres
+from physics.mechanics.laws import ConductionLaw, IsotropicLaw, isotropic_reference_stress
+from physics.mechanics.problem import CellProblem
 from physics.mechanics.stencil import ConductionStencil, ElasticStencil, HaloStencil
-
-
-class CellProblem(ABC):
-    """A batch of periodic cells with a linear law on their quadrature points.
-
-    Subclasses are frozen dataclasses whose tensors have the samples first.
-    """
-
-    shape: tuple[int, ...]
-    unknowns: int
-    components: int
-
-    @abstractmethod
-    def gradient(self, u: Tensor) -> Tensor:
-        """Return grad u, `(batch, load, component, *space)`, of the periodic unknown."""
-
-    @abstractmethod
-    def stress(self, strain: Tensor) -> Tensor:
-        """Return the law C : strain."""
-
-    @abstractmethod
-    def strain(self, stress: Tensor) -> Tensor:
-        """Return the inverse law; infinite values are kept finite."""
-
-    @abstractmethod
-    def divergence(self, stress: Tensor) -> Tensor:
-        """Return div stress, minus the transpose of `gradient`."""
-
-    @abstractmethod
-    def reference_stress(self, strain: Tensor) -> Tensor:
-        """Return the stress in the reference material of unit shear modulus or conductivity."""
-
-    @abstractmethod
-    def green(self, dtype: torch.dtype) -> GreenOperator:
-        """Return the reference material's Green operator."""
-
-    @abstractmethod
-    def operator(self, loads: int, dtype: torch.dtype) -> HaloStencil:
-        """Return the fast u -> -div C grad u for `loads` load cases per sample."""
-
-    @abstractmethod
-    def has_pores(self) -> Tensor:
-        """Return per sample whether some point carries nothing."""
-
-    @property
-    def batch(self) -> int:
-        return len(self._tensors()[0])
-
-    @property
-    def device(self) -> torch.device:
-        return self._tensors()[0].device
-
-    @property
-    def requires_grad(self) -> bool:
-        return any(field.requires_grad for field in self._tensors())
-
-    def select(self, samples: slice) -> "CellProblem":
-        """Return the problem of some samples."""
-        return self._map(lambda field: field[samples])
-
-    def detach(self) -> "CellProblem":
-        """Return the problem without gradients."""
-        return self._map(lambda field: field.detach())
-
-    def _tensors(self) -> list[Tensor]:
-        entries = [getattr(self, entry.name) for entry in fields(self)]  # type: ignore
-        return [entry for entry in entries if isinstance(entry, Tensor)]
-
-    def _map(self, change: Callable[[Tensor], Tensor]) -> "CellProblem":
-        entries = {entry.name: getattr(self, entry.name) for entry in fields(self)}  # type: ignore
-        return type(self)(
-            **{k: change(v) if isinstance(v, Tensor) else v for k, v in entries.items()}
-        )
 
 
 @dataclass(frozen=True)
@@ -146,21 +69,13 @@ class StaggeredElasticity(CellProblem):
         self, strain: Float[Tensor, "batch load n *space"]
     ) -> Float[Tensor, "batch load n *space"]:
         """Return lame tr(strain) 1 + 2 G strain on the quadrature points, in GPa."""
-        dim = self.unknowns
-        pressure = self.lame.unsqueeze(1) * strain[:, :, :dim].sum(2)
-        stress = 2.0 * self.shear.unsqueeze(1) * strain
-        return torch.cat((stress[:, :, :dim] + pressure.unsqueeze(2), stress[:, :, dim:]), 2)
+        return IsotropicLaw(self.lame, self.shear).stress(strain)
 
     def strain(
         self, stress: Float[Tensor, "batch load n *space"]
     ) -> Float[Tensor, "batch load n *space"]:
         """Return the strain of a stress (the inverse law; infinite values are kept finite)."""
-        dim = self.unknowns
-        tiny = torch.finfo(self.shear.dtype).tiny
-        total = (dim * self.lame + 2.0 * self.shear[:, 0]).clamp_min(tiny)
-        share = (self.lame / total).unsqueeze(1) * stress[:, :, :dim].sum(2)
-        deviation = torch.cat((stress[:, :, :dim] - share.unsqueeze(2), stress[:, :, dim:]), 2)
-        return deviation / (2.0 * self.shear.unsqueeze(1)).clamp_min(tiny)
+        return IsotropicLaw(self.lame, self.shear).strain(stress)
 
     def divergence(
         self, stress: Float[Tensor, "batch load n *space"]
@@ -179,9 +94,7 @@ class StaggeredElasticity(CellProblem):
         self, strain: Float[Tensor, "batch load n *space"]
     ) -> Float[Tensor, "batch load n *space"]:
         """Return the stress in the reference material of shear modulus 1."""
-        dim = self.unknowns
-        pressure = self.ratio * strain[:, :, :dim].sum(2, keepdim=True)
-        return torch.cat((2.0 * strain[:, :, :dim] + pressure, 2.0 * strain[:, :, dim:]), 2)
+        return isotropic_reference_stress(strain, self.ratio, self.unknowns)
 
     def green(self, dtype: torch.dtype) -> GreenOperator:
         """Return the reference material's Green operator."""
@@ -194,9 +107,13 @@ class StaggeredElasticity(CellProblem):
         moduli = [self.lame.to(dtype), 2.0 * shear[:, 0], *shear[:, dim:].unbind(1)]
         return ElasticStencil(self.shape, dim, loads, moduli)
 
+    def centred(self, field: Tensor) -> Tensor:
+        """Return a field with its shear averaged from the edges to the voxel centres."""
+        return mandel_at_centres(field)
+
     def has_pores(self) -> Tensor:
         """Return per sample whether some voxel cannot carry shear."""
-        return self.shear[:, 0].flatten(1).amin(1) <= 0.0
+        return IsotropicLaw(self.lame, self.shear).pores()
 
 
 @dataclass(frozen=True)
@@ -234,13 +151,13 @@ class FaceConduction(CellProblem):
         self, strain: Float[Tensor, "batch load dim *space"]
     ) -> Float[Tensor, "batch load dim *space"]:
         """Return k grad T on the faces (minus the heat flux)."""
-        return self.faces.unsqueeze(1) * strain
+        return ConductionLaw(self.faces).stress(strain)
 
     def strain(
         self, stress: Float[Tensor, "batch load dim *space"]
     ) -> Float[Tensor, "batch load dim *space"]:
         """Return the inverse law (infinite values are kept finite)."""
-        return stress / self.faces.unsqueeze(1).clamp_min(torch.finfo(self.faces.dtype).tiny)
+        return ConductionLaw(self.faces).strain(stress)
 
     def divergence(
         self, stress: Float[Tensor, "batch load dim *space"]
@@ -268,7 +185,7 @@ class FaceConduction(CellProblem):
 
     def has_pores(self) -> Tensor:
         """Return per sample whether some face does not conduct."""
-        return self.faces.flatten(1).amin(1) <= 0.0
+        return ConductionLaw(self.faces).pores()
 
 
 def staggered_strain(

@@ -1,0 +1,115 @@
+"""Linear laws of voxels: stress from strain and back, on any number of points per voxel.
+
+Fields are `(batch, load, component, *points, *space)`; a law's tensors have the samples first and
+the voxels last, and are the same at all points of a voxel.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+class Law(ABC):
+    """A symmetric, positive semi-definite law; subclasses are frozen dataclasses of tensors."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Voxels along each axis."""
+
+    @abstractmethod
+    def stress(self, strain: Tensor) -> Tensor:
+        """Return the stress (or flux) of a strain (or gradient)."""
+
+    @abstractmethod
+    def strain(self, stress: Tensor) -> Tensor:
+        """Return the inverse law; infinite values are kept finite."""
+
+    @abstractmethod
+    def pores(self) -> Bool[Tensor, " batch"]:
+        """Return per sample whether some voxel carries nothing."""
+
+    @abstractmethod
+    def to(self, dtype: torch.dtype) -> "Law":
+        """Return the law in another precision."""
+
+    def tensors(self) -> list[Tensor]:
+        """Return the law's tensors, samples first."""
+        return [getattr(self, entry.name) for entry in fields(self)]  # type: ignore
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Law":
+        """Return the law with every tensor changed."""
+        return type(self)(*[change(tensor) for tensor in self.tensors()])
+
+
+@dataclass(frozen=True)
+class IsotropicLaw(Law):
+    """lame tr(eps) 1 + 2 G eps; `shear` has one component, or one per strain component."""
+
+    lame: Float[Tensor, "batch *space"]
+    shear: Float[Tensor, "batch c *space"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.lame.shape[1:])
+
+    def stress(self, strain: Tensor) -> Tensor:
+        dim = len(self.shape)
+        pressure = _spread(self.lame.unsqueeze(1), strain) * strain[:, :, :dim].sum(2, keepdim=True)
+        stress = 2.0 * _spread(self.shear, strain) * strain
+        return torch.cat((stress[:, :, :dim] + pressure, stress[:, :, dim:]), 2)
+
+    def strain(self, stress: Tensor) -> Tensor:
+        dim = len(self.shape)
+        tiny = torch.finfo(self.shear.dtype).tiny
+        total = (dim * self.lame + 2.0 * self.shear[:, 0]).clamp_min(tiny)
+        share = _spread((self.lame / total).unsqueeze(1), stress)
+        share = share * stress[:, :, :dim].sum(2, keepdim=True)
+        deviation = torch.cat((stress[:, :, :dim] - share, stress[:, :, dim:]), 2)
+        return deviation / (2.0 * _spread(self.shear, stress)).clamp_min(tiny)
+
+    def pores(self) -> Bool[Tensor, " batch"]:
+        return self.shear[:, 0].flatten(1).amin(1) <= 0.0
+
+    def to(self, dtype: torch.dtype) -> "IsotropicLaw":
+        return IsotropicLaw(self.lame.to(dtype), self.shear.to(dtype))
+
+
+@dataclass(frozen=True)
+class ConductionLaw(Law):
+    """k grad T; `conductivity` has one component, or one per gradient component."""
+
+    conductivity: Float[Tensor, "batch c *space"]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.conductivity.shape[2:])
+
+    def stress(self, strain: Tensor) -> Tensor:
+        return _spread(self.conductivity, strain) * strain
+
+    def strain(self, stress: Tensor) -> Tensor:
+        tiny = torch.finfo(self.conductivity.dtype).tiny
+        return stress / _spread(self.conductivity, stress).clamp_min(tiny)
+
+    def pores(self) -> Bool[Tensor, " batch"]:
+        return self.conductivity.flatten(1).amin(1) <= 0.0
+
+    def to(self, dtype: torch.dtype) -> "ConductionLaw":
+        return ConductionLaw(self.conductivity.to(dtype))
+
+
+def isotropic_reference_stress(strain: Tensor, ratio: float, dim: int) -> Tensor:
+    """Return ratio tr(eps) 1 + 2 eps: the stress in a material of shear modulus 1."""
+    pressure = ratio * strain[:, :, :dim].sum(2, keepdim=True)
+    return torch.cat((2.0 * strain[:, :, :dim] + pressure, 2.0 * strain[:, :, dim:]), 2)
+
+
+def _spread(values: Float[Tensor, "batch c *space"], field: Tensor) -> Tensor:
+    """Return `(batch, c, *space)` as `(batch, 1, c, *1, *space)`, to meet a field with points."""
+    points = field.ndim - values.ndim - 1
+    return values[(slice(None), None, slice(None), *[None] * points)]
