@@ -11,7 +11,8 @@ from torch import Tensor
 from microstructures import ConvergenceError, DataError
 from networks.saving import load_model, resolve_model, save_model
 from physics.mechanics import certify_elastic, compatible_strain, solve_elasticity
-from physics.mechanics.elasticity import ElasticFields, staggered_problem
+from physics.mechanics.discretisation import staggered_problem
+from physics.mechanics.elasticity import ElasticFields
 from physics.mechanics.materials import IsotropicElastic
 from physics.mechanics.staggered import StaggeredElasticity, mandel_at_centres
 from surrogates.displacement_net import DisplacementNet

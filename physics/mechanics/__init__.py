@@ -11,11 +11,14 @@ from physics.mechanics.certificates import (
     displacement_from_strain,
 )
 from physics.mechanics.conductivity import effective_conductivity
+from physics.mechanics.crystals import CubicElastic, TransverselyIsotropicElastic
 from physics.mechanics.elasticity import effective_stiffness, solve_elasticity
 from physics.mechanics.materials import IsotropicElastic
 
 __all__ = [
+    "CubicElastic",
     "IsotropicElastic",
+    "TransverselyIsotropicElastic",
     "certify_elastic",
     "compatible_strain",
     "displacement_from_strain",

@@ -29,8 +29,8 @@ class TrialState:
     """Trial fields of some cells in float64: what the energies and the certificate need."""
 
     displacement: Float[Tensor, "batch load c *space"]
-    strain: Float[Tensor, "batch load n *space"]
-    stress: Float[Tensor, "batch load n *space"]
+    strain: Float[Tensor, "batch load n *points"]
+    stress: Float[Tensor, "batch load n *points"]
     correction: Float[Tensor, "batch load c *space"]
     """Green operator times the residual force: the next step of a fixed-point iteration."""
     residual_norm: Float[Tensor, "batch load"]
@@ -202,8 +202,8 @@ def _complementary_bound(
     means = torch.cat([problem.mean(stress) for stress in stresses], 1)
     size = torch.linalg.matrix_norm(means.detach()).view(-1, 1, 1)
     uniform = unit_loads(problem.batch, problem.components, problem.device) * size
-    cross = torch.cat([problem.mean(strain) for strain in strains], 1) @ uniform.mT
-    own = problem.mean(problem.strain(problem.spread(uniform))) @ uniform.mT
+    cross = torch.cat([problem.mean_strain(strain) for strain in strains], 1) @ uniform.mT
+    own = problem.mean_strain(problem.strain(problem.spread_stress(uniform))) @ uniform.mT
     energy = torch.cat((torch.cat((energy, cross), 2), torch.cat((cross.mT, own), 2)), 1)
     one_sided = problem.has_pores() | ~energy.isfinite().flatten(1).all(1)
     hidden = one_sided.view(-1, 1, 1)

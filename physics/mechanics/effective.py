@@ -24,7 +24,8 @@ class EffectiveProperty:
 
     `value` is the energy of the solver's fields: symmetric, off by the square of the residual,
     never below the exact one and so equal to `upper`; it carries the gradient with respect to
-    phase fractions. `lower` is 0 for cells with pores.
+    phase fractions. `lower` is 0 for cells with pores. `eigenstrain` is the cell's own, where the
+    phases have one.
     """
 
     value: Float[Tensor, "batch n n"]
@@ -32,7 +33,8 @@ class EffectiveProperty:
     upper: Float[Tensor, "batch n n"]
     iterations: Int[Tensor, "batch n"]
     residual: Float[Tensor, "batch n"]
-    level: Literal["discrete"] = "discrete"
+    level: Literal["discrete", "continuum"] = "discrete"
+    eigenstrain: Float[Tensor, "batch n"] | None = None
 
 
 def effective_property(
@@ -42,8 +44,12 @@ def effective_property(
     tolerance: float,
     max_iterations: int,
     dtype: torch.dtype,
+    prestress: Float[Tensor, "batch 1 *field"] | None = None,
 ) -> EffectiveProperty:
-    """Return the effective matrix of every cell under the unit macroscopic gradients."""
+    """Return the effective matrix of every cell under the unit macroscopic gradients.
+
+    `prestress` is the stress field of the phases' eigenstrains, if they have any.
+    """
     macro = unit_loads(problem.batch, problem.components, problem.device)
     check_settings(
         problem,
@@ -53,7 +59,7 @@ def effective_property(
         max_iterations=max_iterations,
         dtype=dtype,
     )
-    brackets, records = [], []
+    brackets, records, works = [], [], []
     for part in slabs(problem, problem.components):
         cells = problem.select(part)
         with torch.no_grad():
@@ -67,7 +73,16 @@ def effective_property(
             )
         brackets.append(bracket(cells, macro[part], states))
         records.append(record)
+        if prestress is not None:
+            strains = torch.cat([cells.energies(s.strain, prestress[part]) for s in states], 1)
+            works.append(strains.squeeze(2))
     bounds, record = joined(brackets), joined(records)
+    own = torch.linalg.solve(bounds.value.detach(), torch.cat(works)) if works else None
     return EffectiveProperty(
-        bounds.value, bounds.lower, bounds.upper, record.iterations, record.residual
+        bounds.value,
+        bounds.lower,
+        bounds.upper,
+        record.iterations,
+        record.residual,
+        eigenstrain=own,
     )

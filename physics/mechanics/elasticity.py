@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from microstructures import DataError
 from physics.mechanics.cells import (
     MAX_ITERATIONS,
     TrialState,
@@ -17,12 +16,10 @@ from physics.mechanics.cells import (
     solve_cells,
     unit_loads,
 )
+from physics.mechanics.crystals import ElasticMaterial
+from physics.mechanics.discretisation import eigenstress, elastic_problem
 from physics.mechanics.effective import EffectiveProperty, effective_property
-from physics.mechanics.laws import IsotropicLaw
-from physics.mechanics.materials import IsotropicElastic, check_phases, phase_field
-from physics.mechanics.nodal import Q1, ROTATED, NodalElasticity
 from physics.mechanics.problem import CellProblem
-from physics.mechanics.staggered import StaggeredElasticity
 
 
 @dataclass(frozen=True)
@@ -42,56 +39,14 @@ class ElasticFields:
     residual: Float[Tensor, "batch load"]
 
 
-def elastic_problem(
-    phases: Shaped[Tensor, "batch *dims"],
-    materials: Sequence[IsotropicElastic],
-    scheme: str = "staggered",
-) -> CellProblem:
-    """Return the discrete problem of labels or fractions, its moduli in float64 GPa.
-
-    Raises:
-        DataError: phases do not fit the materials, no material carries load, or no such scheme.
-    """
-    lame, shear, ratio = _moduli(phases, materials)
-    match scheme:
-        case "staggered":
-            return StaggeredElasticity.of_voxels(lame, shear, ratio)
-        case "q1" | "rotated":
-            element = Q1 if scheme == "q1" else ROTATED
-            return NodalElasticity(element, IsotropicLaw(lame, shear.unsqueeze(1)), ratio)
-        case _:
-            raise DataError(f'scheme: expected "staggered", "q1" or "rotated", got {scheme!r}')
-
-
-def staggered_problem(
-    phases: Shaped[Tensor, "batch *dims"], materials: Sequence[IsotropicElastic]
-) -> StaggeredElasticity:
-    """Return `elastic_problem` on the staggered grid."""
-    return StaggeredElasticity.of_voxels(*_moduli(phases, materials))
-
-
-def _moduli(
-    phases: Shaped[Tensor, "batch *dims"], materials: Sequence[IsotropicElastic]
-) -> tuple[Tensor, Tensor, float]:
-    """Return the Lame and shear fields, and lame/shear of the reference."""
-    dim = len(check_phases(phases, len(materials)))
-    shears = [material.shear for material in materials]
-    if max(shears) <= 0.0:
-        raise DataError("materials: expected at least one with youngs_modulus_gpa > 0, got pores")
-    # Reference: middle of the range. Rounding its ratio lets cells of like phases share a symbol.
-    bulks = [material.lame + 2.0 * material.shear / dim for material in materials]
-    bulk_ratio = float(f"{(min(bulks) + max(bulks)) / (min(shears) + max(shears)):.2g}")
-    lame = phase_field(phases, [material.lame for material in materials])
-    return lame, phase_field(phases, shears), round(bulk_ratio - 2.0 / dim, 12)
-
-
 def solve_elasticity(
     phases: Shaped[Tensor, "batch *dims"],
-    materials: Sequence[IsotropicElastic],
+    materials: Sequence[ElasticMaterial],
     macro_strain: Float[Tensor, "batch load n"] | None = None,
     *,
     scheme: str = "staggered",
     tolerance: float = 1e-4,
+    orientations: Float[Tensor, "batch 4 *space"] | None = None,
     displacement: Float[Tensor, "batch load dim *space"] | None = None,
     max_iterations: int = MAX_ITERATIONS,
     dtype: torch.dtype = torch.float64,
@@ -103,13 +58,16 @@ def solve_elasticity(
     Args:
         phases: integer labels `(batch, *space)` or float fractions `(batch, phase, *space)`,
             mixed by Voigt's rule.
-        materials: one per phase; modulus 0 is a pore.
+        materials: one per phase (`IsotropicElastic`, modulus 0 is a pore; `CubicElastic`;
+            `TransverselyIsotropicElastic`).
         macro_strain: Mandel, `(batch, load, n)`; all unit loads when None.
         scheme: "staggered" (safe with pores, cheapest), "q1" (conforming: an upper bound of the
             voxel geometry's energy) or "rotated" (one point per voxel; on even grids fields may
             carry an alternating mode).
         tolerance: residual force relative to that of zero displacement, in the energy norm of the
             reference material.
+        orientations: unit quaternions (w, x, y, z) per voxel, crystal to sample axes; all axes
+            aligned when None.
         displacement: a start, for instance a surrogate's field; zero when None.
         dtype: precision of the iterations and of the returned fields.
 
@@ -123,7 +81,7 @@ def solve_elasticity(
         >>> solve_elasticity(phases, [soft, stiff]).stress.shape
         torch.Size([1, 3, 3, 16, 16])
     """
-    problem = elastic_problem(phases, materials, scheme).detach()
+    problem = elastic_problem(phases, materials, scheme, orientations).detach()
     macro = (
         unit_loads(len(phases), problem.components, phases.device)
         if macro_strain is None
@@ -167,10 +125,12 @@ def _centred(problem: CellProblem, states: list[TrialState], dtype: torch.dtype)
 
 def effective_stiffness(
     phases: Shaped[Tensor, "batch *dims"],
-    materials: Sequence[IsotropicElastic],
+    materials: Sequence[ElasticMaterial],
     *,
     scheme: str = "staggered",
     tolerance: float = 1e-4,
+    orientations: Float[Tensor, "batch 4 *space"] | None = None,
+    eigenstrain: Float[Tensor, "..."] | Sequence[float | int] | None = None,
     displacement: Float[Tensor, "batch n dim *space"] | None = None,
     max_iterations: int = MAX_ITERATIONS,
     dtype: torch.dtype = torch.float64,
@@ -181,14 +141,26 @@ def effective_stiffness(
     with respect to float fractions by the self-adjoint identity dC* = <eps : dC : eps>: no
     iteration is unrolled.
 
+    `eigenstrain` is what each phase would strain on its own: one number per phase (isotropic),
+    `(phase, 6)` Mandel in crystal axes, or a field `(batch, 6, *space)` in sample axes. Then
+    `.eigenstrain` is that of the cell, at no further solve: C* alpha = <eps_l : C : eigenstrain>
+    (Levin 1967; Rosen and Hashin 1970). Given per kelvin it is the thermal expansion. In 2-D it
+    is the in-plane part under plane strain. Its error is proportional to the residual, not to its
+    square.
+
     Example:
         >>> halves = torch.zeros(1, 8, 8, dtype=torch.long)
         >>> halves[:, 4:] = 1
         >>> effective_stiffness(halves, [soft, stiff]).value[0, 0, 0]   # 1 / <1 / (lame + 2 G)>
     """
-    problem = elastic_problem(phases, materials, scheme)
+    problem = elastic_problem(phases, materials, scheme, orientations)
+    prestress = None
+    if eigenstrain is not None:
+        voxels = eigenstress(phases, materials, eigenstrain, orientations)
+        prestress = problem.voxel_stress(voxels)
     return effective_property(
         problem,
+        prestress=prestress,
         displacement=displacement,
         tolerance=tolerance,
         max_iterations=max_iterations,

@@ -57,6 +57,10 @@ class IsotropicElastic(BaseModel):
         """Return the Mandel stiffness matrix in GPa, `(3, 3)` plane strain or `(6, 6)`."""
         return isotropic_stiffness(self.lame, self.shear, dim)
 
+    def crystal_stiffness(self) -> Float[Tensor, "6 6"]:
+        """Return the `(6, 6)` Mandel stiffness in GPa: the same in all axes."""
+        return self.stiffness(3)
+
 
 def isotropic_stiffness(lame: float, shear: float, dim: int) -> Float[Tensor, "n n"]:
     """Return lame 1 x 1 + 2 shear I as a Mandel matrix for 2-D (plane strain) or 3-D."""

@@ -89,21 +89,41 @@ class CellProblem(ABC):
         """Return per sample whether some point carries nothing."""
 
     def spread(self, uniform: Float[Tensor, "batch load n"]) -> Tensor:
-        """Return uniform gradients or stresses as fields, without copying."""
+        """Return uniform gradients as fields, without copying."""
         rest = (*self.points, *self.shape)
         return uniform.view(*uniform.shape, *[1] * len(rest)).expand(*uniform.shape, *rest)
 
-    def mean(self, field: Tensor) -> Float[Tensor, "batch load n"]:
-        """Return the volume means of a gradient or stress field."""
-        return field.flatten(3).mean(-1)
+    def spread_stress(self, uniform: Float[Tensor, "batch load n"]) -> Tensor:
+        """Return uniform stresses as fields whose means they are."""
+        return self.spread(uniform)
+
+    def voxel_stress(
+        self, stress: Float[Tensor, "batch n *space"]
+    ) -> Float[Tensor, "batch 1 field *rest"]:
+        """Return a stress given per voxel as one load case of a stress field."""
+        points = self.points
+        field = stress[(slice(None), None, slice(None), *[None] * len(points))]
+        return field.expand(*field.shape[:3], *points, *self.shape)
+
+    def mean(self, stress: Tensor) -> Float[Tensor, "batch load n"]:
+        """Return the volume means of a stress field."""
+        return stress.flatten(3).mean(-1)
+
+    def mean_strain(self, strain: Tensor) -> Float[Tensor, "batch load n"]:
+        """Return the work of a strain field on unit uniform stresses (`spread_stress`)."""
+        return strain.flatten(3).mean(-1)
 
     def energies(self, a: Tensor, b: Tensor) -> Float[Tensor, "batch load other"]:
         """Return the volume means of a_l : b_m for all pairs of loads."""
         return a.flatten(2) @ b.flatten(2).mT / prod((*self.points, *self.shape))
 
     def centred(self, field: Tensor) -> Float[Tensor, "batch load n *space"]:
-        """Return one gradient or stress per voxel, with the same volume mean."""
+        """Return one gradient per voxel, with the same volume mean."""
         return field
+
+    def centred_stress(self, stress: Tensor) -> Float[Tensor, "batch load n *space"]:
+        """Return one stress per voxel, with the same volume mean."""
+        return self.centred(stress)
 
     @property
     def batch(self) -> int:

@@ -107,6 +107,12 @@ class StaggeredElasticity(CellProblem):
         moduli = [self.lame.to(dtype), 2.0 * shear[:, 0], *shear[:, dim:].unbind(1)]
         return ElasticStencil(self.shape, dim, loads, moduli)
 
+    def voxel_stress(
+        self, stress: Float[Tensor, "batch n *space"]
+    ) -> Float[Tensor, "batch 1 n *space"]:
+        """Return a stress given per voxel, its shear averaged to the edges."""
+        return mandel_at_edges(stress.unsqueeze(1))
+
     def centred(self, field: Tensor) -> Tensor:
         """Return a field with its shear averaged from the edges to the voxel centres."""
         return mandel_at_centres(field)
@@ -211,4 +217,17 @@ def mandel_at_centres(
         to_centres(tau, i - dim, j - dim)
         for (i, j), tau in zip(SHEAR_PAIRS[dim], field[:, :, dim:].unbind(2), strict=True)
     ]
+    return torch.cat((field[:, :, :dim], torch.stack(shear, 2)), 2)
+
+
+def mandel_at_edges(
+    field: Float[Tensor, "batch load n *space"],
+) -> Float[Tensor, "batch load n *space"]:
+    """Return a Mandel field with its shear averaged from the centres to the edges."""
+    dim = field.ndim - 3
+    shear = []
+    for (i, j), tau in zip(SHEAR_PAIRS[dim], field[:, :, dim:].unbind(2), strict=True):
+        for axis in (i - dim, j - dim):
+            tau = 0.5 * (tau + tau.roll(1, axis))
+        shear.append(tau)
     return torch.cat((field[:, :, :dim], torch.stack(shear, 2)), 2)
