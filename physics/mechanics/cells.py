@@ -68,8 +68,12 @@ def trial_state(
     problem: CellProblem,
     macro: Float[Tensor, "batch load n"],
     displacement: Float[Tensor, "batch load c *space"] | None,
+    prestress: Float[Tensor, "batch 1 *field"] | None = None,
 ) -> TrialState:
-    """Return the fields of a trial displacement under macroscopic gradients, in float64."""
+    """Return the fields of a trial displacement under macroscopic gradients, in float64.
+
+    `prestress`, if any, is the stress that eigenstrains take off: stress = C : strain - prestress.
+    """
     space = problem.shape
     strain = problem.spread(macro)
     if displacement is None:
@@ -77,6 +81,8 @@ def trial_state(
     else:
         strain = strain + problem.gradient(displacement)
     stress = problem.stress(strain)
+    if prestress is not None:
+        stress = stress - prestress
     force = problem.divergence(stress)
     correction = problem.green(torch.float64)(force)
     square = torch.linalg.vecdot(force.flatten(2), correction.flatten(2))
@@ -91,6 +97,7 @@ def solve_cells(
     tolerance: float,
     max_iterations: int,
     dtype: torch.dtype,
+    prestress: Float[Tensor, "batch 1 *field"] | None = None,
 ) -> tuple[list[TrialState], Convergence]:
     """Return equilibrated fields of a slab of cells, large cells a few load cases at a time.
 
@@ -116,6 +123,7 @@ def solve_cells(
             tolerance,
             max_iterations,
             dtype,
+            prestress,
         )
         for start in range(0, loads, group)
     ]
@@ -130,14 +138,17 @@ def _solve_group(
     tolerance: float,
     max_iterations: int,
     dtype: torch.dtype,
+    prestress: Tensor | None,
 ) -> tuple[TrialState, Convergence]:
-    state = trial_state(problem, macro, None)
-    stress_norm = torch.linalg.vector_norm(state.stress.flatten(2), dim=-1)
+    state = trial_state(problem, macro, None, prestress)
+    # A free expansion leaves a stress of round-off: its scale is what the strain alone would give.
+    total = state.stress if prestress is None else state.stress + prestress
+    stress_norm = torch.linalg.vector_norm(total.flatten(2), dim=-1)
     tiny = torch.finfo(torch.float64).tiny
     scale = torch.maximum(state.residual_norm, stress_norm * (ROUND_OFF / tolerance))
     limit = tolerance * scale
     if displacement is not None:
-        state = trial_state(problem, macro, displacement)
+        state = trial_state(problem, macro, displacement, prestress)
     iterations = torch.zeros_like(limit, dtype=torch.int64)
     reachable = 3e-6 if dtype is torch.float32 else 1e-13
     before = torch.inf
@@ -160,7 +171,8 @@ def _solve_group(
             max_iterations=max_iterations - used,
         )
         iterations += counts
-        state = trial_state(problem, macro, state.displacement + step.to(torch.float64))
+        moved = state.displacement + step.to(torch.float64)
+        state = trial_state(problem, macro, moved, prestress)
     return state, Convergence(iterations, state.residual_norm / scale.clamp_min(tiny))
 
 

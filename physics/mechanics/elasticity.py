@@ -47,13 +47,14 @@ def solve_elasticity(
     scheme: str = "staggered",
     tolerance: float = 1e-4,
     orientations: Float[Tensor, "batch 4 *space"] | None = None,
+    eigenstrain: Float[Tensor, "..."] | Sequence[float | int] | None = None,
     displacement: Float[Tensor, "batch load dim *space"] | None = None,
     max_iterations: int = MAX_ITERATIONS,
     dtype: torch.dtype = torch.float64,
 ) -> ElasticFields:
     """Return the elastic fields of periodic cells under macroscopic strains.
 
-    Solves div C : (E + grad u) = 0 by conjugate gradients with an FFT preconditioner.
+    Solves div C : (E + grad u - eigenstrain) = 0 by conjugate gradients with an FFT preconditioner.
 
     Args:
         phases: integer labels `(batch, *space)` or float fractions `(batch, phase, *space)`,
@@ -68,6 +69,8 @@ def solve_elasticity(
             reference material.
         orientations: unit quaternions (w, x, y, z) per voxel, crystal to sample axes; all axes
             aligned when None.
+        eigenstrain: stress-free strain (see `effective_stiffness`), the same in all load cases;
+            `.strain` is the total strain.
         displacement: a start, for instance a surrogate's field; zero when None.
         dtype: precision of the iterations and of the returned fields.
 
@@ -95,6 +98,10 @@ def solve_elasticity(
         max_iterations=max_iterations,
         dtype=dtype,
     )
+    prestress = None
+    if eigenstrain is not None:
+        voxels = eigenstress(phases, materials, eigenstrain, orientations)
+        prestress = problem.voxel_stress(voxels)
     fields, records = [], []
     with torch.no_grad():
         for part in slabs(problem, macro.shape[1]):
@@ -105,6 +112,7 @@ def solve_elasticity(
                 tolerance=tolerance,
                 max_iterations=max_iterations,
                 dtype=dtype,
+                prestress=None if prestress is None else prestress[part],
             )
             fields.append(_centred(problem, states, dtype))
             records.append(record)
@@ -117,7 +125,7 @@ def _centred(problem: CellProblem, states: list[TrialState], dtype: torch.dtype)
     """Return strain and stress at the voxel centres, and the displacement, of all loads."""
     runs = (
         [problem.centred(state.strain).to(dtype) for state in states],
-        [problem.centred(state.stress).to(dtype) for state in states],
+        [problem.centred_stress(state.stress).to(dtype) for state in states],
         [state.displacement.to(dtype) for state in states],
     )
     return [torch.cat(run, 1) for run in runs]

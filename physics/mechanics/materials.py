@@ -76,8 +76,8 @@ def check_phases(phases: Shaped[Tensor, "batch *dims"], n_phases: int) -> tuple[
     """Return the spatial shape of labels `(batch, *space)` or fractions `(batch, phase, *space)`.
 
     Raises:
-        DataError: wrong rank, unknown label, negative or non-finite fraction, or fractions that
-            do not add up to one.
+        DataError: wrong rank, a single-voxel axis, unknown label, negative or non-finite
+            fraction, or fractions that do not add up to one.
     """
     soft = phases.is_floating_point()
     space = tuple(phases.shape[2 if soft else 1 :])
@@ -86,6 +86,11 @@ def check_phases(phases: Shaped[Tensor, "batch *dims"], n_phases: int) -> tuple[
         raise DataError(
             f"phases: expected {kind} on a 2-D or 3-D grid, got shape {tuple(phases.shape)}; "
             "labels are integers, fractions are floats"
+        )
+    if min(space) < 2:
+        raise DataError(
+            f"phases: expected at least 2 voxels along every axis, got {space}; leave the axis out "
+            "(a 2-D cell is plane strain) or repeat the voxels along it"
         )
     if soft:
         _check_fractions(phases, n_phases)

@@ -11,6 +11,7 @@ from physics.mechanics import (
     IsotropicElastic,
     TransverselyIsotropicElastic,
     effective_stiffness,
+    solve_elasticity,
 )
 from physics.mechanics.crystals import isotropic_floor, mandel_rotation
 from physics.mechanics.discretisation import PLANE_STRAIN, eigenstress, elastic_problem
@@ -199,6 +200,43 @@ def test_thermal_expansion_of_two_phases_follows_levin(scheme, space):
     expected = own[0] + (whole - s1) @ torch.linalg.solve(s2 - s1, own[1] - own[0])
     assert result.eigenstrain is not None
     torch.testing.assert_close(result.eigenstrain[0], expected, rtol=1e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("space", [(6, 7), (4, 5, 4)])
+def test_a_cell_free_to_expand_carries_no_mean_stress(scheme, space):
+    """Under its own eigenstrain the mean stress is zero, and a uniform one leaves no stress."""
+    phases, turned = noise(1, *space), grains(*space, seed=7)
+    materials, expansion = [COPPER, FIBRE], [1e-3, 4e-3]
+    own = effective_stiffness(
+        phases,
+        materials,
+        scheme=scheme,
+        orientations=turned,
+        eigenstrain=expansion,
+        tolerance=1e-10,
+    ).eigenstrain
+    assert own is not None
+    fields = solve_elasticity(
+        phases,
+        materials,
+        own.unsqueeze(1),
+        scheme=scheme,
+        orientations=turned,
+        eigenstrain=expansion,
+        tolerance=1e-10,
+    )
+    means = fields.stress.flatten(3).mean(-1)
+    size = float(fields.stress.abs().max())
+    assert size > 0.01
+    assert float(means.abs().max()) < 1e-9 * size
+    if len(space) == 3:
+        free = torch.full((1, 1, 6), 0.0, dtype=torch.float64)
+        free[..., :3] = 1e-3
+        calm = solve_elasticity(
+            phases, materials, free, scheme=scheme, orientations=turned, eigenstrain=[1e-3, 1e-3]
+        )
+        assert float(calm.stress.abs().max()) < 1e-12
 
 
 def test_an_eigenstrain_field_in_sample_axes_equals_turned_crystals():
