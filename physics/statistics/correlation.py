@@ -1,17 +1,16 @@
 """Two-point correlation: how often two points a lag apart lie in given phases."""
 
-import math
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Shaped
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from microstructures import DataError
-
-CACHED_VOXELS = 2**19
+from physics.statistics.lag_maps import lag_maps
 
 
 def two_point_correlation(
@@ -43,17 +42,10 @@ def two_point_correlation(
     a = as_indicators(a)
     if b is not None and b.shape != a.shape:
         raise DataError(f"expected b in the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}")
-    b = a if b is None else as_indicators(b).to(a)
     wraps = periodic_flags(periodic, a.ndim - 1)
-    padded = [
-        n if wrap else int(next_fast_len(2 * n - 1, real=True) or 0)
-        for n, wrap in zip(a.shape[1:], wraps, strict=True)
-    ]
-    # A few samples at a time, so that transforms stay in the processor's cache.
-    samples = max(1, CACHED_VOXELS // math.prod(padded))
-    chunks = zip(a.split(samples), b.split(samples), strict=True)
-    maps = [_correlate(x, x if b is a else y, padded, wraps) for x, y in chunks]
-    return maps[0] if len(maps) == 1 else torch.cat(maps)
+    if b is None:
+        return lag_maps([a], [(0, 0)], wraps=wraps)[0]
+    return lag_maps([a, as_indicators(b).to(a)], [(0, 1)], wraps=wraps)[0]
 
 
 def lag_vectors(shape: Sequence[int]) -> Float[Tensor, "axis *lag"]:
@@ -82,17 +74,12 @@ def radial_mean(
     """
     shape = correlation.shape[1:]
     check_max_lag(max_lag, min(shape) // 2)
-    radius = lag_vectors(shape).to(torch.float64).square().sum(0).sqrt().flatten()
-    ring = (radius + 0.5).long()
-    # Only the lags inside the last ring, ring by ring: a fast gather.
-    inside = torch.nonzero(ring <= max_lag + 1).squeeze(1)
-    inside = inside[torch.argsort(ring[inside], stable=True)]
-    ring, radius = ring[inside], radius[inside]
-    counts = torch.bincount(ring)
-    mean_radius = radius.new_zeros(len(counts)).index_add(0, ring, radius) / counts
-    values = rearrange(correlation, "batch ... -> batch (...)")[:, inside.to(correlation.device)]
-    means = values.new_zeros(len(values), len(counts))
-    means = means.index_add(1, ring.to(values.device), values) / counts.to(values)
+    ring, mean_radius, counts = (torch.from_numpy(x) for x in _rings(tuple(shape), max_lag))
+    for axis in range(1, correlation.ndim):
+        correlation = _folded(correlation, axis, max_lag + 1)
+    values = rearrange(correlation, "batch ... -> batch (...)")
+    sums = values.new_zeros(len(values), len(counts) + 1)
+    means = sums.index_add(1, ring.to(values.device), values)[:, :-1] / counts.to(values)
     wanted = torch.arange(max_lag + 1, dtype=torch.float64)
     above = torch.searchsorted(mean_radius, wanted).clamp(max=len(counts) - 1)
     below = (above - 1).clamp(min=0)
@@ -147,22 +134,30 @@ def check_max_lag(max_lag: int, largest: int) -> None:
         )
 
 
-def _correlate(a: Tensor, b: Tensor, padded: Sequence[int], wraps: Sequence[bool]) -> Tensor:
-    space, axes = a.shape[1:], tuple(range(1, a.ndim))
-    spectrum = torch.fft.rfftn(a, s=padded, dim=axes, norm="forward")
-    if b is a:
-        product = spectrum.real.square() + spectrum.imag.square()
-    else:
-        product = spectrum.conj() * torch.fft.rfftn(b, s=padded, dim=axes, norm="forward")
-    correlation = torch.fft.irfftn(product, s=padded, dim=axes, norm="forward")
-    if all(wraps):
-        return correlation
-    weight = torch.ones((), dtype=torch.float64)
-    for axis, n, size, wrap in zip(axes, space, padded, wraps, strict=True):
-        pairs = torch.full((n,), size)
-        if not wrap:
-            ends = correlation.narrow(axis, 0, n), correlation.narrow(axis, size - n + 1, n - 1)
-            correlation = torch.cat(ends, axis)
-            pairs = n - torch.cat([torch.arange(n), torch.arange(n - 1, 0, -1)])
-        weight = weight.unsqueeze(-1) * (size / pairs.to(torch.float64))
-    return correlation * weight.to(correlation)
+def _folded(lags: Tensor, axis: int, reach: int) -> Tensor:
+    """Return the sums over both signs of the lags 0 to `reach` along an axis."""
+    n = lags.shape[axis]
+    folded = lags.narrow(axis, 0, min(reach, n // 2) + 1).clone()
+    # Of an even number of lags the middle one is its own mirror image.
+    negative = min(reach, (n - 1) // 2)
+    if negative:
+        folded.narrow(axis, 1, negative).add_(lags.narrow(axis, n - negative, negative).flip(axis))
+    return folded
+
+
+@lru_cache(maxsize=4)
+def _rings(shape: tuple[int, ...], max_lag: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the ring of every folded lag, and each ring's mean radius and number of lags.
+
+    Lags outside all rings have the number of rings for theirs.
+    """
+    counts, square = np.ones(()), np.zeros(())
+    for n in shape:
+        lags = np.arange(min(max_lag + 1, n // 2) + 1)
+        signs = np.where((lags == 0) | (2 * lags == n), 1, 2)
+        counts, square = counts[..., None] * signs, square[..., None] + lags**2
+    radius, counts = np.sqrt(square).ravel(), counts.ravel()
+    ring = (radius + 0.5).astype(np.int64)
+    rings = min(max_lag + 1, int(ring.max())) + 1
+    total = np.bincount(ring, counts)[:rings]
+    return ring.clip(max=rings), np.bincount(ring, counts * radius)[:rings] / total, total

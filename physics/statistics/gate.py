@@ -1,5 +1,6 @@
 """The correlation gate: does a sample look like real ones from the same process?"""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,32 +10,31 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Integer
-from safetensors import SafetensorError
-from safetensors.torch import load as tensors_of
-from safetensors.torch import save as bytes_of
+from jaxtyping import Bool, Float64, Integer
 from torch import Tensor
 
 from microstructures import CheckpointError, DataError, Microstructure, ProcessSpace
 from microstructures.dataset import MicrostructureDataset
-from microstructures.publishing import open_verified, publish_folder
 from microstructures.structure import ProcessValue
 from physics.statistics.curves import Curves
-from physics.statistics.held_out import held_out_covariances, held_out_residuals, turns
-from physics.statistics.local_covariance import LocalCovariance
+from physics.statistics.expectation import Expectation
+from physics.statistics.held_out import HeldOut, turns
+from physics.statistics.principal_components import PrincipalComponents
 from physics.statistics.process_regression import (
     ProcessRegression,
     imputed,
     process_inputs,
     spread_points,
 )
+from physics.statistics.tensor_folder import open_tensors, publish_tensors
 
 KIND = "gate"
-TENSORS = "gate.safetensors"
 PASS_SHARE = 0.95
 INDUCING_POINTS = 48
 COMPONENTS = 16
 FEWEST_SAMPLES = 40
+# Above this number of parameters not every set of unknown ones gets a mark of its own.
+MOST_PARAMETERS = 6
 
 Process = Mapping[str, ProcessValue]
 Samples = (
@@ -71,9 +71,13 @@ class CorrelationGate:
     its 95 % quantile for real samples held out by specimen, so a sample passes at score <= 1 and
     19 of 20 real ones do.
 
-    Unknown process values are averaged over the training processes that are like the known ones,
-    which widens the band; it is then less sharp a test, and a real sample passes somewhat less
-    often than 19 times of 20 (0.8 to 0.9 measured on spinodal cells).
+    Where process values are unknown, the process among the training ones that are like the known
+    values and explains the sample best counts (`Expectation.distance`), and the quantile is the
+    one that held-out samples have when the same values are withheld from them: 19 of 20 real
+    samples pass whatever is unknown, if their processes are distributed like the training ones.
+    With more than six parameters only single unknown values and all of them at once have a
+    quantile of their own; else, and in gates saved without, the largest that the gate has is
+    taken. `band` averages over the unknown values.
 
     Made by `fit` or `load`.
     """
@@ -82,12 +86,10 @@ class CorrelationGate:
     curves: Curves
     shape: tuple[int, ...]
     voxel_size_um: float
-    centre: Float64[Tensor, " size"]
-    basis: Float64[Tensor, "size k"]
-    regression: ProcessRegression
-    scatter: LocalCovariance
-    floor: float
+    components: PrincipalComponents
+    expectation: Expectation
     quantile: float
+    unknown_quantiles: Mapping[frozenset[str], float]
     about: dict[str, Any]
 
     @classmethod
@@ -99,11 +101,11 @@ class CorrelationGate:
         seed: int = 0,
         resolution: float = 0.002,
     ) -> "CorrelationGate":
-        """Learn expectation, scatter and the pass mark from real samples.
+        """Learn expectation, scatter and the pass marks from real samples.
 
-        Every specimen is held out once, in 1/held_out turns; the mark is taken over all
+        Every specimen is held out once, in 1/held_out turns; the marks are taken over all
         held-out samples, the returned gate learns from all. Where each specimen has a process
-        of its own, held-out samples lie at unseen process points and the mark allows for that.
+        of its own, held-out samples lie at unseen process points and the marks allow for that.
         With one specimen only, samples take turns (`about["held_out_by"]` says which).
 
         Args:
@@ -118,58 +120,32 @@ class CorrelationGate:
         >>> gate = CorrelationGate.fit(dataset)  # doctest: +SKIP
         >>> gate.score(cells, {"composition": 0.5, ...}) <= 1  # doctest: +SKIP
         """
-        if not 0 < held_out <= 0.5 or not resolution > 0:
-            raise DataError(
-                "expected held_out above 0 and at most 0.5 and resolution above 0, got "
-                f"{held_out} and {resolution}"
-            )
-        if len(dataset) < FEWEST_SAMPLES or dataset.n_phases < 2:
-            raise DataError(
-                f"expected at least {FEWEST_SAMPLES} samples of two or more phases to fit a gate, "
-                f"got {len(dataset)} of {dataset.n_phases}"
-            )
+        _check_fit(dataset, held_out, resolution)
         shape = tuple(dataset.phases.shape[1:])
         curves = Curves.for_shape(shape, n_phases=dataset.n_phases, periodic=dataset.periodic)
         vectors = curves.measure(dataset.phases)
-        centre = vectors.mean(0)
-        basis = _principal_basis(vectors - centre)
-        z, rest = _project(vectors - centre, basis)
-        x = imputed(process_inputs(dataset.space, dataset.process_units.to(torch.float64)))
-        points = spread_points(x, most=INDUCING_POINTS)
-        regression = ProcessRegression.fit(x, z, points)
-        folds = turns(dataset.specimens, held_out, seed)
-        residual, uncertainty = held_out_residuals(regression, x, z, folds)
-        floor = curves.size * resolution**2
-        covariance, remainder, bandwidth = held_out_covariances(
-            x,
-            residual,
-            rest,
-            folds,
-            points=points,
-            lengths=regression.lengths,
-            floor=uncertainty + floor,
+        components, _ = PrincipalComponents.fit(
+            vectors, most=max(1, min(COMPONENTS, len(vectors) // 10))
         )
-        distance = _distance(residual, covariance, rest, remainder + floor)
-        rank = min(math.ceil(PASS_SHARE * (len(x) + 1)), len(x))
+        z, rest = components.project(vectors)
+        x = imputed(process_inputs(dataset.space, dataset.process_units.to(torch.float64)))
+        regression = ProcessRegression.fit(x, z, spread_points(x, most=INDUCING_POINTS))
+        folds = turns(dataset.specimens, held_out, seed)
+        held = HeldOut.learn(regression, x, z, rest, folds, floor=curves.size * resolution**2)
+        marks = {
+            names: _pass_mark(held.distance(_withheld(x, dataset.space, names), z, rest))
+            for names in _withholdable(dataset.space.names)
+        }
         return cls(
             space=dataset.space,
             curves=curves,
             shape=shape,
             voxel_size_um=dataset.voxel_size_um,
-            centre=centre,
-            basis=basis,
-            regression=regression,
-            scatter=LocalCovariance.gather(
-                x, residual, rest, points=points, lengths=regression.lengths, bandwidth=bandwidth
-            ),
-            floor=floor,
-            quantile=float(distance.sort().values[rank - 1]),
-            about={
-                "samples": len(x),
-                "specimens": len(set(dataset.specimens)),
-                "held_out_by": "specimen" if len(set(dataset.specimens)) > 1 else "sample",
-                "dataset": dataset.digest,
-            },
+            components=components,
+            expectation=held.overall,
+            quantile=marks.pop(frozenset()),
+            unknown_quantiles=marks,
+            about=_origin(dataset),
         )
 
     def score(
@@ -194,12 +170,9 @@ class CorrelationGate:
         units = self._units([process] if isinstance(process, Mapping) else process)
         if len(units) not in (1, len(labels)):
             raise DataError(f"expected one process or {len(labels)}, got {len(units)}")
-        mean, covariance, rest_scale = (
-            value.expand(len(labels), *value.shape[1:]) for value in self._expected(units)
-        )
-        z, rest = _project(self.curves.measure(labels) - self.centre, self.basis)
-        wide = covariance + self.floor * torch.eye(z.shape[1], dtype=z.dtype)
-        return _distance(z - mean, wide, rest, rest_scale + self.floor) / self.quantile
+        z, rest = self.components.project(self.curves.measure(labels))
+        distance = self.expectation.distance(process_inputs(self.space, units), z, rest)
+        return distance / self._quantiles(units)
 
     def band(self, process: Process, *, pair: tuple[int, int] = (1, 1)) -> CorrelationBand:
         """Return the radial S2 expected of a phase pair at a process point, with its 95 % band.
@@ -209,10 +182,11 @@ class CorrelationGate:
                 `curves.pairs`.
         """
         columns = self.curves.correlation_columns(pair)
-        mean, covariance, rest = self._expected(self._units([process]))
-        basis = self.basis[columns]
-        expected = self.centre[columns] + basis @ mean[0]
-        missed = rest[0] / max(len(self.centre) - basis.shape[1], 1)
+        x = process_inputs(self.space, self._units([process]))
+        mean, covariance, rest = self.expectation.at(x)
+        basis = self.components.directions[columns]
+        expected = self.components.expand(mean)[0, columns]
+        missed = rest[0] / max(self.curves.size - basis.shape[1], 1)
         spread = torch.einsum("ci,ij,cj->c", basis, covariance[0], basis) + missed
         half = NormalDist().inv_cdf((1 + PASS_SHARE) / 2) * spread.sqrt()
         return CorrelationBand(
@@ -238,32 +212,20 @@ class CorrelationGate:
             "periodic": list(self.curves.periodic),
             "shape": list(self.shape),
             "voxel_size_um": self.voxel_size_um,
-            "bandwidth": self.scatter.bandwidth,
-            "floor": self.floor,
+            "bandwidth": self.expectation.scatter.bandwidth,
+            "floor": self.expectation.floor,
             "quantile": self.quantile,
+            "unknown_quantiles": [
+                [sorted(names), mark] for names, mark in self.unknown_quantiles.items()
+            ],
             "about": self.about,
         }
-        rows, columns = torch.tril_indices(*[self.basis.shape[1]] * 2)
         tensors = {
-            "centre": self.centre,
-            "basis": self.basis,
-            "points": self.regression.points,
-            "lengths": self.regression.lengths,
-            "signal": self.regression.signal,
-            "noise": self.regression.noise,
-            "gram": self.regression.gram,
-            "moment": self.regression.moment,
-            "sums": self.scatter.sums[:, rows, columns],
-            "rest_sums": self.scatter.rest_sums,
-            "counts": self.scatter.counts,
+            "centre": self.components.mean,
+            "basis": self.components.directions,
+            **self.expectation.tensors(),
         }
-        content = bytes_of({k: t.contiguous() for k, t in tensors.items()})
-        return publish_folder(
-            folder,
-            lambda partial: _write_bytes(partial / TENSORS, content),
-            kind=KIND,
-            about=config,
-        )
+        return publish_tensors(folder, tensors, kind=KIND, about=config)
 
     @classmethod
     def load(cls, folder: str | Path) -> "CorrelationGate":
@@ -272,75 +234,39 @@ class CorrelationGate:
         Raises:
             CheckpointError: It is no gate, or incomplete, altered or damaged.
         """
-        folder = Path(folder)
-        config = open_verified(folder, kind=KIND)
+        config, tensors = open_tensors(folder, kind=KIND)
         try:
-            tensors = tensors_of((folder / TENSORS).read_bytes())
-            return cls._from_parts(config, tensors)
-        except (KeyError, TypeError, ValueError, IndexError, DataError, SafetensorError) as error:
+            return cls(
+                space=ProcessSpace.from_json(config["space"]),
+                curves=Curves(
+                    int(config["n_phases"]), tuple(config["lags"]), tuple(config["periodic"])
+                ),
+                shape=tuple(config["shape"]),
+                voxel_size_um=float(config["voxel_size_um"]),
+                components=PrincipalComponents(tensors["centre"], tensors["basis"]),
+                expectation=Expectation.from_tensors(
+                    tensors, bandwidth=float(config["bandwidth"]), floor=float(config["floor"])
+                ),
+                quantile=float(config["quantile"]),
+                unknown_quantiles={
+                    frozenset(names): float(mark)
+                    for names, mark in config.get("unknown_quantiles", [])
+                },
+                about=dict(config["about"]),
+            )
+        except (KeyError, TypeError, ValueError, IndexError, RuntimeError, DataError) as error:
             raise CheckpointError(
                 f"{folder} does not describe a gate: {error}; fit it again"
             ) from error
 
-    @classmethod
-    def _from_parts(
-        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
-    ) -> "CorrelationGate":
-        points, lengths, basis = tensors["points"], tensors["lengths"], tensors["basis"]
-        k = basis.shape[1]
-        rows, columns = torch.tril_indices(k, k)
-        sums = points.new_zeros(len(points), k, k)
-        sums[:, rows, columns] = tensors["sums"]
-        sums[:, columns, rows] = tensors["sums"]
-        names = ("signal", "noise", "gram", "moment")
-        return cls(
-            space=ProcessSpace.from_json(config["space"]),
-            curves=Curves(
-                int(config["n_phases"]), tuple(config["lags"]), tuple(config["periodic"])
-            ),
-            shape=tuple(config["shape"]),
-            voxel_size_um=float(config["voxel_size_um"]),
-            centre=tensors["centre"],
-            basis=basis,
-            regression=ProcessRegression(points, lengths, *(tensors[name] for name in names)),
-            scatter=LocalCovariance(
-                points=points,
-                lengths=lengths,
-                sums=sums,
-                rest_sums=tensors["rest_sums"],
-                counts=tensors["counts"],
-                bandwidth=float(config["bandwidth"]),
-            ),
-            floor=float(config["floor"]),
-            quantile=float(config["quantile"]),
-            about=dict(config["about"]),
-        )
-
-    def _expected(
-        self, units: Float64[Tensor, "n d"]
-    ) -> tuple[Float64[Tensor, "n k"], Float64[Tensor, "n k k"], Float64[Tensor, " n"]]:
-        """Return mean, covariance and mean squared remainder of real samples' components."""
-        rows = [self._mixture(row) for row in process_inputs(self.space, units)]
-        mean, covariance, rest = (torch.stack(part) for part in zip(*rows, strict=True))
-        return mean, covariance, rest
-
-    def _mixture(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        known = ~x.isnan()
-        if known.all():
-            candidates, weight = x.unsqueeze(0), x.new_ones(1)
-        else:
-            candidates = torch.where(known, x, self.scatter.points)
-            near = (x - self.scatter.points) / self.scatter.lengths / self.scatter.bandwidth
-            near = near.square()[:, known].sum(1)
-            weight = self.scatter.counts * torch.exp(-(near - near.min()) / 2)
-            weight = weight / weight.sum()
-        mean, uncertainty = self.regression.predict(candidates)
-        covariance, rest = self.scatter.at(candidates)
-        centre = weight @ mean
-        apart = mean - centre
-        covariance = covariance + torch.diag_embed(uncertainty)
-        covariance = covariance + apart.unsqueeze(2) * apart.unsqueeze(1)
-        return centre, torch.einsum("n,nij->ij", weight, covariance), weight @ rest
+    def _quantiles(self, units: Float64[Tensor, "n d"]) -> Float64[Tensor, " n"]:
+        """Return the pass mark for the values that are unknown (NaN) in each row."""
+        largest = max([self.quantile, *self.unknown_quantiles.values()])
+        marks = {frozenset[str](): self.quantile, **self.unknown_quantiles}
+        names = [
+            frozenset(itertools.compress(self.space.names, row)) for row in units.isnan().tolist()
+        ]
+        return torch.tensor([marks.get(unknown, largest) for unknown in names]).to(units)
 
     def _units(self, processes: Sequence[Process]) -> Float64[Tensor, "n d"]:
         units = [self.space.to_unit(process) for process in processes]
@@ -376,24 +302,46 @@ class CorrelationGate:
         return labels
 
 
-def _principal_basis(vectors: Tensor) -> Tensor:
-    """Return the leading principal directions, fewer than the samples can tell apart."""
-    _, spread, directions = torch.linalg.svd(vectors, full_matrices=False)
-    rank = int((spread > 1e-9 * spread[0]).sum())
-    return directions[: max(1, min(COMPONENTS, rank, len(vectors) // 10))].T.contiguous()
+def _check_fit(dataset: MicrostructureDataset, held_out: float, resolution: float) -> None:
+    if not 0 < held_out <= 0.5 or not resolution > 0:
+        raise DataError(
+            "expected held_out above 0 and at most 0.5 and resolution above 0, got "
+            f"{held_out} and {resolution}"
+        )
+    if len(dataset) < FEWEST_SAMPLES or dataset.n_phases < 2:
+        raise DataError(
+            f"expected at least {FEWEST_SAMPLES} samples of two or more phases to fit a gate, "
+            f"got {len(dataset)} of {dataset.n_phases}"
+        )
 
 
-def _project(vectors: Tensor, basis: Tensor) -> tuple[Tensor, Tensor]:
-    """Return components and the squared norm of what they miss."""
-    z = vectors @ basis
-    return z, (vectors.square().sum(1) - z.square().sum(1)).clamp(min=0)
+def _origin(dataset: MicrostructureDataset) -> dict[str, Any]:
+    specimens = len(set(dataset.specimens))
+    return {
+        "samples": len(dataset),
+        "specimens": specimens,
+        "held_out_by": "specimen" if specimens > 1 else "sample",
+        "dataset": dataset.digest,
+    }
 
 
-def _distance(residual: Tensor, covariance: Tensor, rest: Tensor, rest_scale: Tensor) -> Tensor:
-    factor = torch.linalg.cholesky(covariance)
-    white = torch.linalg.solve_triangular(factor, residual.unsqueeze(-1), upper=False)
-    return (white.square().sum((1, 2)) + rest / rest_scale).sqrt()
+def _withholdable(names: Sequence[str]) -> list[frozenset[str]]:
+    """Return the sets of parameters that get a pass mark for being unknown, from none to all."""
+    every = range(len(names) + 1)
+    sizes = every if len(names) <= MOST_PARAMETERS else (0, 1, len(names))
+    return [frozenset(chosen) for k in sizes for chosen in itertools.combinations(names, k)]
 
 
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.write_bytes(content)
+def _withheld(
+    x: Float64[Tensor, "n q"], space: ProcessSpace, names: frozenset[str]
+) -> Float64[Tensor, "n q"]:
+    """Return regression inputs with the columns of these parameters made unknown."""
+    unknown = torch.tensor([[torch.nan if name in names else 0.5 for name in space.names]])
+    hidden: Bool[Tensor, "1 q"] = process_inputs(space, unknown.to(x)).isnan()
+    return torch.where(hidden, torch.nan, x)
+
+
+def _pass_mark(distance: Float64[Tensor, " n"]) -> float:
+    """Return the distance that 95 % of unseen samples keep to (split-conformal rank)."""
+    rank = min(math.ceil(PASS_SHARE * (len(distance) + 1)), len(distance))
+    return float(distance.sort().values[rank - 1])

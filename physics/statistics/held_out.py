@@ -1,18 +1,92 @@
-"""Residuals and covariances of samples that are held out in turns."""
+"""Distances of samples from expectations that were learnt without them, in turns."""
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from microstructures.seeds import derive_seed
+from physics.statistics.expectation import Expectation
 from physics.statistics.local_covariance import LocalCovariance
 from physics.statistics.process_regression import ProcessRegression
 
 BANDWIDTHS = (0.15, 0.25, 0.4, 0.7, 1.2, 5.0)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """An expectation learnt from all samples, and one per turn learnt without that turn's.
+
+    Args:
+        folds: Turn in which each sample is held out.
+        without: The expectation learnt without each turn's samples.
+        overall: The expectation learnt from all.
+    """
+
+    folds: Int64[Tensor, " n"]
+    without: Mapping[int, Expectation]
+    overall: Expectation
+
+    @classmethod
+    def learn(
+        cls,
+        regression: ProcessRegression,
+        x: Float64[Tensor, "n q"],
+        z: Float64[Tensor, "n k"],
+        rest: Float64[Tensor, " n"],
+        folds: Int64[Tensor, " n"],
+        *,
+        floor: float,
+    ) -> "HeldOut":
+        """Learn means, then the scatter of held-out residuals about them.
+
+        Args:
+            regression: Smooth means with their kernel; conditioned anew in each turn.
+            x: Process point of each sample.
+            z: Components of each sample.
+            rest: Squared remainder of each sample.
+            folds: Turn in which each sample is held out.
+            floor: Variance of a difference that does not count.
+        """
+        turns = sorted({int(fold) for fold in folds})
+        means = {t: regression.on(x[folds != t], z[folds != t]) for t in turns}
+        residual, uncertainty = _held_out_residuals(means, x, z, folds)
+
+        def scatter(chosen: Tensor) -> LocalCovariance:
+            points, lengths = regression.points, regression.lengths
+            parts = x[chosen], residual[chosen], rest[chosen]
+            return LocalCovariance.gather(*parts, points=points, lengths=lengths)
+
+        scatters = {t: scatter(folds != t) for t in turns}
+        bandwidth = _likeliest_bandwidth(scatters, x, residual, folds, uncertainty + floor)
+        without = {
+            t: Expectation(means[t], replace(scatters[t], bandwidth=bandwidth), floor)
+            for t in turns
+        }
+        everything = replace(scatter(folds >= 0), bandwidth=bandwidth)
+        return cls(folds, without, Expectation(regression, everything, floor))
+
+    def distance(
+        self,
+        x: Float64[Tensor, "n q"],
+        z: Float64[Tensor, "n k"],
+        rest: Float64[Tensor, " n"],
+    ) -> Float64[Tensor, " n"]:
+        """Return each sample's distance from the expectation learnt without it.
+
+        Args:
+            x: Process point of each sample, NaN where a value is withheld.
+            z: Components of each sample.
+            rest: Squared remainder of each sample.
+        """
+        distance = torch.empty_like(rest)
+        for turn, expectation in self.without.items():
+            inside = self.folds == turn
+            distance[inside] = expectation.distance(x[inside], z[inside], rest[inside])
+        return distance
 
 
 def turns(names: Sequence[str], share: float, seed: int) -> Int64[Tensor, " n"]:
@@ -30,72 +104,38 @@ def turns(names: Sequence[str], share: float, seed: int) -> Int64[Tensor, " n"]:
     return torch.tensor([fold_of[name] for name in names])
 
 
-def held_out_residuals(
-    regression: ProcessRegression,
-    x: Float64[Tensor, "n q"],
-    z: Float64[Tensor, "n k"],
-    folds: Int64[Tensor, " n"],
-) -> tuple[Float64[Tensor, "n k"], Float64[Tensor, "n k"]]:
-    """Return residuals, and variances of the mean, from means learnt without each one's fold."""
+def _held_out_residuals(
+    means: Mapping[int, ProcessRegression], x: Tensor, z: Tensor, folds: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return residuals, and variances of the mean, from means learnt without each one's turn."""
     residual, uncertainty = torch.empty_like(z), torch.empty_like(z)
-    for fold in folds.unique():
-        inside = folds == fold
-        mean, uncertainty[inside] = regression.on(x[~inside], z[~inside]).predict(x[inside])
+    for turn, regression in means.items():
+        inside = folds == turn
+        mean, uncertainty[inside] = regression.predict(x[inside])
         residual[inside] = z[inside] - mean
     return residual, uncertainty
 
 
-def held_out_covariances(
-    x: Float64[Tensor, "n q"],
-    residual: Float64[Tensor, "n k"],
-    rest: Float64[Tensor, " n"],
-    folds: Int64[Tensor, " n"],
-    *,
-    points: Float64[Tensor, "m q"],
-    lengths: Float64[Tensor, " q"],
-    floor: Float64[Tensor, "n k"],
-    bandwidths: Sequence[float] = BANDWIDTHS,
-) -> tuple[Float64[Tensor, "n k k"], Float64[Tensor, " n"], float]:
-    """Return each sample's covariance and remainder learnt without its fold, and the bandwidth.
+def _likeliest_bandwidth(
+    scatters: Mapping[int, LocalCovariance],
+    x: Tensor,
+    residual: Tensor,
+    folds: Tensor,
+    variance: Tensor,
+) -> float:
+    """Return the bandwidth under which the held-out residuals are likeliest.
 
-    The bandwidth is the one under which the held-out residuals are likeliest.
-
-    Args:
-        x: Process point of each sample.
-        residual: Residual of each sample from a mean learnt without its fold.
-        rest: Squared remainder of each sample.
-        folds: Fold of each sample.
-        points: Process points around which residuals are summed.
-        lengths: Length scale of each input.
-        floor: Variance to add to the diagonal for each sample.
-        bandwidths: Candidates.
+    `variance` is added to the diagonal of each sample's covariance.
     """
-    without = {
-        int(fold): LocalCovariance.gather(
-            x[folds != fold],
-            residual[folds != fold],
-            rest[folds != fold],
-            points=points,
-            lengths=lengths,
+
+    def likelihood(bandwidth: float) -> float:
+        covariance = torch.diag_embed(variance)
+        for turn, scatter in scatters.items():
+            inside = folds == turn
+            covariance[inside] += replace(scatter, bandwidth=bandwidth).at(x[inside])[0]
+        normal = torch.distributions.MultivariateNormal(
+            torch.zeros_like(residual), covariance, validate_args=False
         )
-        for fold in folds.unique()
-    }
-    best, found = -torch.inf, None
-    for bandwidth in bandwidths:
-        covariance = torch.diag_embed(floor)
-        remainder = torch.empty_like(rest)
-        for fold, local in without.items():
-            inside = folds == fold
-            local_covariance, remainder[inside] = replace(local, bandwidth=bandwidth).at(x[inside])
-            covariance[inside] += local_covariance
-        likelihood = float(
-            torch.distributions.MultivariateNormal(
-                torch.zeros_like(residual), covariance, validate_args=False
-            )
-            .log_prob(residual)
-            .sum()
-        )
-        if likelihood > best:
-            best, found = likelihood, (covariance, remainder, bandwidth)
-    assert found is not None
-    return found
+        return float(normal.log_prob(residual).sum())
+
+    return max(BANDWIDTHS, key=likelihood)

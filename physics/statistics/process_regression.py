@@ -84,6 +84,10 @@ class ProcessRegression:
         missing = (1 - a.square().sum(0)).clamp(min=0)
         return a.T @ self._weights, (self.signal.view(-1, 1) * (missing + explained)).T
 
+    def mean(self, x: Float64[Tensor, "n q"]) -> Float64[Tensor, "n k"]:
+        """Return the mean of `predict` alone."""
+        return self._whitened(x).T @ self._weights
+
     def _whitened(self, x: Tensor) -> Tensor:
         kernel = _kernel(self.points, x, self.lengths)
         return torch.linalg.solve_triangular(self._factor, kernel, upper=False)
