@@ -13,11 +13,19 @@ from physics.mechanics.certificates import (
 from physics.mechanics.conductivity import effective_conductivity
 from physics.mechanics.crystals import CubicElastic, TransverselyIsotropicElastic
 from physics.mechanics.elasticity import effective_stiffness, solve_elasticity
+from physics.mechanics.hardening import ElasticPlastic, LinearHardening, PowerHardening
+from physics.mechanics.loading_path import LoadingPath
 from physics.mechanics.materials import IsotropicElastic
+from physics.mechanics.plasticity import PlasticResponse, solve_plasticity
 
 __all__ = [
     "CubicElastic",
+    "ElasticPlastic",
     "IsotropicElastic",
+    "LinearHardening",
+    "LoadingPath",
+    "PlasticResponse",
+    "PowerHardening",
     "TransverselyIsotropicElastic",
     "certify_elastic",
     "compatible_strain",
@@ -27,5 +35,6 @@ __all__ = [
     "hashin_shtrikman_bounds",
     "hashin_shtrikman_conductivity",
     "solve_elasticity",
+    "solve_plasticity",
     "voigt_reuss_bounds",
 ]
