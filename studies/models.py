@@ -12,7 +12,16 @@ from microstructures import DataError
 from microstructures.publishing import folder_digest
 from networks.saving import resolve_model
 from physics import CorrelationGate, IsotropicElastic
-from physics.processes import RandomField, SpinodalDecomposition
+from physics.processes import (
+    FibreComposite,
+    GrainGrowth,
+    NucleationGrowth,
+    ParticleComposite,
+    PowderBedFusion,
+    RandomField,
+    Sintering,
+    SpinodalDecomposition,
+)
 from studies.run_folder import find_folder
 from studies.settings import DesignSettings, ElasticPhases
 from surrogates import FieldSurrogate
@@ -70,13 +79,19 @@ def model_hashes(settings: DesignSettings) -> dict[str, str]:
 
 def make_simulator(name: str) -> Any:
     """Return the named simulator with its default material constants."""
-    match name:
-        case "spinodal":
-            return SpinodalDecomposition()
-        case "random-field":
-            return RandomField()
-        case _:
-            raise DataError(f"expected spinodal or random-field as simulator, got {name!r}")
+    simulators = {
+        "spinodal": SpinodalDecomposition,
+        "random-field": RandomField,
+        "grain-growth": GrainGrowth,
+        "nucleation-growth": NucleationGrowth,
+        "fibre-composite": FibreComposite,
+        "particle-composite": ParticleComposite,
+        "powder-bed-fusion": PowderBedFusion,
+        "sintering": Sintering,
+    }
+    if name not in simulators:
+        raise DataError(f"expected a simulator of {', '.join(simulators)}, got {name!r}")
+    return simulators[name]()
 
 
 def elastic_materials(settings: ElasticPhases, n_phases: int) -> list[IsotropicElastic]:

@@ -69,6 +69,16 @@ Side = Annotated[int, Field(ge=8, le=4096)]
 Modulus = Annotated[float, Field(ge=0)]
 Poisson = Annotated[float, Field(gt=-1, lt=0.5)]
 Shape = tuple[Side, ...]
+ProcessName = Literal[
+    "spinodal",
+    "random-field",
+    "grain-growth",
+    "nucleation-growth",
+    "fibre-composite",
+    "particle-composite",
+    "powder-bed-fusion",
+    "sintering",
+]
 Range = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
@@ -108,7 +118,7 @@ class DesignSettings(ElasticPhases):
     generator: str = setting("spinodal-2d-diffusion", "Generator: a shipped name or a folder")
     gate: str = setting("spinodal-2d-gate", "Statistics gate: a shipped name or a folder")
     field_surrogate: str = setting("elastic-2d-fno", "Field surrogate: a shipped name or a folder")
-    simulator: Literal["spinodal", "random-field", "none"] = setting(
+    simulator: ProcessName | Literal["none"] = setting(
         "spinodal", "Simulator that checks the process; none for a generator of measured maps"
     )
     shape: Shape = _shape("Cell of the designed structure")
@@ -141,7 +151,7 @@ class DemoSettings(DesignSettings):
 class SimulateSettings(Settings):
     """A data set of simulated structures over a process space."""
 
-    process: Literal["spinodal", "random-field"] = setting("spinodal", "What is simulated")
+    process: ProcessName = setting("spinodal", "What is simulated")
     # The command takes these as --range name=low:high.
     ranges: Annotated[dict[str, Range], Parameter(show=False)] = setting(
         {}, "Narrower range of a parameter, name to (low, high); default is the whole space"
@@ -179,3 +189,14 @@ class PredictSettings(ElasticPhases):
     voxel_size_um: float | None = setting(
         None, "Voxel edge where the file holds none; null means 1", "um", gt=0
     )
+
+
+class BenchSettings(Settings):
+    """A benchmark: how much of it is measured. Defaults are the full sizes of the bars."""
+
+    quick: bool = setting(False, "Toy sizes: shows that everything runs, says nothing of speed")
+    repetitions: int = setting(3, "Measurements of each rival, taken in turn", ge=1, le=100)
+    bracket_cells: int = setting(1000, "Random cells for the continuum bracket", ge=1)
+    certificate_cells: int = setting(10_000, "Random cells for the discrete certificate", ge=1)
+    many_cells: int = setting(10_000, "Cells of 64^2 for the label-making rate", ge=1)
+    seed: int = setting(0, "Seed of everything random", ge=0)

@@ -13,7 +13,13 @@ from physics.processes.random_field import (
     cut_correlation,
     field_covariance,
 )
-from physics.statistics import lineal_path, radial_mean, specific_surface, two_point_correlation
+from physics.statistics import (
+    lag_vectors,
+    lineal_path,
+    radial_mean,
+    specific_surface,
+    two_point_correlation,
+)
 
 
 def indicators(cells):
@@ -118,6 +124,84 @@ def test_fit_reproduces_fraction_and_s2_of_the_structures():
     assert (error.abs() < 4 * scatter + 1e-3).all()
 
 
+def tilted_gaussian(shape, angle, lengths):
+    """Return the covariance map of a Gaussian with its long axis turned from axis 0."""
+    x, y = lag_vectors(shape).double()
+    along = (math.cos(angle) * x + math.sin(angle) * y) / lengths[0]
+    across = (math.cos(angle) * y - math.sin(angle) * x) / lengths[1]
+    return torch.exp(-(along**2 + across**2) / 2)
+
+
+def test_a_tilted_s2_is_met_in_every_direction():
+    shape, fraction = (48, 40), 0.3
+    wanted = cut_correlation(tilted_gaussian(shape, 0.6, (5.0, 2.0)), fraction=fraction)
+    process = RandomField.from_s2(wanted, voxel_size_um=0.2)
+    assert process.mismatch(wanted, shape=shape).rms < 1e-5
+    middle = process.space.from_unit([0.5, 0.5])
+    assert middle["volume_fraction"] == pytest.approx(fraction)
+    s2 = two_point_correlation(indicators(process.simulate(middle, shape=shape, seed=3, n=80)))
+    for lag in ((4, 0), (0, 4), (4, 3), (4, -3), (8, 5)):
+        got = s2[(slice(None), *lag)]
+        assert abs(got.mean() - wanted[lag]) < 4 * got.std() / math.sqrt(80)
+    # The two diagonals differ by far more than the scatter, so the tilt has the right sign.
+    assert wanted[4, 3] - wanted[4, -3] > 0.03
+    with pytest.raises(DataError, match="2 axes"):
+        process.field(1.0, shape=(8, 8, 8), seed=0)
+    with pytest.raises(DataError, match="wanted S2 of shape"):
+        process.mismatch(wanted, shape=(32, 32))
+
+
+def test_a_map_serves_other_cells_and_other_lengths():
+    wanted = cut_correlation(tilted_gaussian((48, 48), 0.6, (5.0, 2.5)), fraction=0.4)
+    process = RandomField.from_s2(wanted)
+    larger = cut_correlation(tilted_gaussian((64, 72), 0.6, (5.0, 2.5)), fraction=0.4)
+    assert process.mismatch(larger, shape=(64, 72)).rms < 1e-4
+    middle = process.space.from_unit([0.5, 0.5])
+    length = middle["correlation_length_um"]
+    finer = cut_correlation(tilted_gaussian((96, 96), 0.6, (7.5, 3.75)), fraction=0.4)
+    stretched = {**middle, "correlation_length_um": 1.5 * length}
+    assert process.mismatch(finer, shape=(96, 96), process=stretched).rms < 1e-3
+
+
+def test_an_s2_that_no_cut_has_is_missed_by_what_is_said():
+    # A ring of one wavelength in every direction, with negative power in two dimensions.
+    fraction = 0.5
+    x = torch.arange(15, dtype=torch.float64)
+    wave = torch.cos(2 * math.pi * x / 7).clamp(min=-0.95)
+    wanted = fraction**2 + fraction * (1 - fraction) * wave * (1 - x / 15)
+    process = RandomField.from_s2(wanted)
+    told = process.mismatch(wanted, shape=(48, 48))
+    assert told.rms > 0.01
+    middle = process.space.from_unit([0.5, 0.5])
+    s2 = two_point_correlation(indicators(process.simulate(middle, shape=(48, 48), seed=4, n=80)))
+    exact = process.realised_s2(middle, shape=(48, 48))
+    for lag in range(12):
+        got = (s2[:, lag, 0] + s2[:, 0, lag]) / 2
+        wide = (exact[lag, 0] + exact[0, lag]) / 2
+        assert abs(got.mean() - wide) < 4 * got.std() / math.sqrt(80) + 1e-12
+    error = torch.cat([exact[:15, 0] - wanted, exact[0, :15] - wanted])
+    assert abs(told.largest) == pytest.approx(float(error.abs().max()))
+    at = s2[(slice(None), *told.lag)]
+    difference = float(at.mean()) - float(wanted[max(map(abs, told.lag))])
+    assert abs(difference - told.largest) < 4 * float(at.std()) / math.sqrt(80)
+
+
+def test_fit_keeps_the_anisotropy_when_asked():
+    truth = RandomField(anisotropy=3.0, length_bounds_um=(1.0, 4.0))
+    point = {"volume_fraction": 0.4, "correlation_length_um": 2.0}
+    real = truth.simulate(point, shape=(48, 40), seed=5, n=60)
+    fitted = RandomField.fit(real, isotropic=False)
+    exact = truth.realised_s2(point, shape=(48, 40))
+    mean = fitted.realised_s2(fitted.space.from_unit([0.5, 0.5]), shape=(48, 40))
+    assert (mean - exact).abs().max() < 0.02
+    cropped = [
+        Microstructure(s.phases[:40, :36], periodic=(False,), phase_names=("a", "b")) for s in real
+    ]
+    windows = RandomField.fit(cropped, isotropic=False)
+    mean = windows.realised_s2(windows.space.from_unit([0.5, 0.5]), shape=(48, 40))
+    assert (mean - exact)[:10, :5].abs().max() < 0.02
+
+
 def test_samples_depend_on_seed_and_index_alone():
     process = RandomField()
     point = {"volume_fraction": 0.5, "correlation_length_um": 3.0}
@@ -138,6 +222,10 @@ def test_bad_input_is_refused():
     point = {"volume_fraction": 0.5, "correlation_length_um": 3.0}
     with pytest.raises(DataError, match="2-D or 3-D"):
         process.simulate(point, shape=(8,), seed=0)
+    with pytest.raises(DataError, match="finite S2"):
+        RandomField.from_s2(torch.tensor([0.3, math.nan]))
+    with pytest.raises(DataError, match="the largest value"):
+        RandomField.from_s2(torch.tensor([0.3, 0.4]))
     with pytest.raises(DataError, match="one or more structures"):
         RandomField.fit([])
     with pytest.raises(DataError, match="fill part"):
