@@ -9,27 +9,23 @@ from jaxtyping import Bool, Complex, Float, Shaped
 from torch import Tensor
 
 from microstructures import DataError
-from physics.mechanics.cells import (
-    bracket,
-    check_settings,
-    joined,
-    slabs,
-    trial_state,
-    unit_loads,
-)
-from physics.mechanics.elasticity import elastic_problem
+from physics.mechanics.cells import bracket, joined, slabs, trial_state, unit_loads
+from physics.mechanics.conductivity import conduction_problem
+from physics.mechanics.crystals import ElasticMaterial
+from physics.mechanics.discretisation import elastic_problem
 from physics.mechanics.grid import SHEAR_PAIRS, difference_symbols
-from physics.mechanics.materials import IsotropicElastic
+from physics.mechanics.problem import CellProblem
 from physics.mechanics.staggered import mandel_at_centres, staggered_strain
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """Guaranteed bounds of the discrete energies E_l : C* : E_m in GPa, Loewner order.
+    """Guaranteed bounds of the discrete energies E_l : C* : E_m, in the Loewner order.
 
-    With the unit loads they bound the effective stiffness itself. `energy_error` bounds, per load
-    case, the relative error of the trial strain in the energy norm,
-    sqrt((upper - lower) / upper). `one_sided` marks cells with pores, whose lower bound is 0.
+    In GPa, or the unit of the conductivities. With the unit loads they bound the effective
+    stiffness or conductivity itself. `energy_error` bounds, per load case, the relative error of
+    the trial gradient in the energy norm, sqrt((upper - lower) / upper). `one_sided` marks cells
+    with a phase that carries nothing, whose lower bound is 0.
     """
 
     lower: Float[Tensor, "batch load load"]
@@ -40,41 +36,100 @@ class Certificate:
 
 def certify_elastic(
     phases: Shaped[Tensor, "batch *dims"],
-    materials: Sequence[IsotropicElastic],
+    materials: Sequence[ElasticMaterial],
     *,
     displacement: Float[Tensor, "batch load dim *space"],
     macro_strain: Float[Tensor, "batch load n"] | None = None,
     scheme: str = "staggered",
+    orientations: Float[Tensor, "batch 4 *space"] | None = None,
 ) -> Certificate:
     """Return guaranteed bounds of the scheme's exact energies from any displacement.
 
     Upper: the energy of the (compatible) trial strain. Lower: its stress, made divergence-free by
     one application of the reference Green operator, by the principle of complementary energy.
     Evaluated in float64 on the scheme's own quadrature points, for about the price of one
-    iteration; differentiable in the displacement.
+    iteration; differentiable in the displacement. What is bounded is the scheme's answer, free of
+    iteration error; the voxel geometry's own is bounded by `continuum_bounds`.
 
     Args:
         phases: labels `(batch, *space)` or fractions `(batch, phase, *space)`.
         materials: one per phase.
-        displacement: periodic fluctuation in voxels, component i on the lower faces normal to
-            axis i (see `displacement_from_strain` for a bare strain field).
+        displacement: periodic fluctuation in voxels; staggered, component i on the lower faces
+            normal to axis i (see `displacement_from_strain` for a bare strain field), else on the
+            voxels' lower corners.
         macro_strain: Mandel; the unit loads when None, and then `load` must be n.
+        orientations: unit quaternions (w, x, y, z) per voxel, for crystals.
 
     Raises:
         DataError: shapes do not fit, or the displacement is not finite.
     """
-    problem = elastic_problem(phases, materials, scheme).detach()
-    macro = (
-        unit_loads(len(phases), problem.components, phases.device)
-        if macro_strain is None
-        else macro_strain.to(torch.float64)
-    )
-    check_settings(problem, macro, displacement)
+    problem = elastic_problem(phases, materials, scheme, orientations)
+    return _certificate(problem, displacement, macro_strain, names=("displacement", "macro_strain"))
+
+
+def certify_conductive(
+    phases: Shaped[Tensor, "batch *dims"],
+    conductivities: Sequence[float | int],
+    *,
+    potential: Float[Tensor, "batch load *space"],
+    macro_gradient: Float[Tensor, "batch load dim"] | None = None,
+    scheme: str = "staggered",
+) -> Certificate:
+    """Return guaranteed bounds of the scheme's exact conduction energies from any potential.
+
+    As `certify_elastic`: above the energy of the trial gradient, below that of its flux, made
+    free of sources by one application of the reference Green operator.
+
+    Args:
+        phases: labels `(batch, *space)` or fractions `(batch, phase, *space)`.
+        conductivities: one per phase.
+        potential: periodic fluctuation of the temperature per unit gradient times voxel edge, at
+            voxel centres (staggered) or lower corners (q1, rotated); also with a component axis
+            of length 1 after the loads.
+        macro_gradient: the unit gradients when None, and then `load` must be the dimension.
+
+    Raises:
+        DataError: shapes do not fit, or the potential is not finite.
+
+    Example:
+        >>> phases = torch.randint(2, (1, 16, 16))
+        >>> rough = torch.zeros(1, 2, 16, 16)
+        >>> certify_conductive(phases, [1.0, 10.0], potential=rough).upper    # Wiener's mean
+    """
+    problem = conduction_problem(phases, conductivities, scheme)
+    trial = potential.unsqueeze(2) if potential.ndim == len(problem.shape) + 2 else potential
+    return _certificate(problem, trial, macro_gradient, names=("potential", "macro_gradient"))
+
+
+def _certificate(
+    problem: CellProblem,
+    trial: Tensor,
+    macro: Tensor | None,
+    *,
+    names: tuple[str, str],
+) -> Certificate:
+    """Return the certificate of a trial unknown `(batch, load, c, *space)`."""
+    problem = problem.detach()
+    n = problem.components
+    loads = unit_loads(problem.batch, n, problem.device) if macro is None else macro.double()
+    if loads.ndim != 3 or (len(loads), loads.shape[2]) != (problem.batch, n) or not loads.shape[1]:
+        raise DataError(
+            f"{names[1]}: expected shape ({problem.batch}, load, {n}), got {tuple(loads.shape)}"
+        )
+    wanted = (problem.batch, loads.shape[1], problem.unknowns, *problem.shape)
+    if tuple(trial.shape) != wanted:
+        raise DataError(
+            f"{names[0]}: expected one field per load and unknown at the scheme's nodes, {wanted} "
+            f"in all, got {tuple(trial.shape)}"
+        )
+    for name, values in zip(names, (trial, loads), strict=True):
+        if not bool(values.detach().isfinite().all()):
+            raise DataError(f"{name}: expected finite numbers, got NaN or infinity")
     parts = []
-    for part in slabs(problem, macro.shape[1]):
+    for part in slabs(problem, loads.shape[1]):
         cells = problem.select(part)
-        state = trial_state(cells, macro[part], displacement[part].to(torch.float64))
-        parts.append(bracket(cells, macro[part], [state]))
+        state = trial_state(cells, loads[part], trial[part].to(torch.float64))
+        parts.append(bracket(cells, loads[part], [state]))
     bounds = joined(parts)
     upper, lower = (torch.diagonal(m, dim1=1, dim2=2) for m in (bounds.upper, bounds.lower))
     tiny = torch.finfo(torch.float64).tiny

@@ -9,7 +9,12 @@ from torch import Tensor
 
 from microstructures import DataError
 from physics.mechanics.cells import MAX_ITERATIONS
-from physics.mechanics.effective import EffectiveProperty, effective_property
+from physics.mechanics.effective import (
+    EffectiveProperty,
+    bracketed_property,
+    check_bracket,
+    effective_property,
+)
 from physics.mechanics.laws import ConductionLaw
 from physics.mechanics.materials import check_phases, phase_field
 from physics.mechanics.nodal import Q1, ROTATED, NodalConduction
@@ -22,7 +27,9 @@ def effective_conductivity(
     conductivities: Sequence[float | int],
     *,
     scheme: str = "staggered",
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    bracket: bool = False,
+    bracket_tolerance: float | None = None,
     displacement: Float[Tensor, "batch dim 1 *space"] | None = None,
     max_iterations: int = MAX_ITERATIONS,
     dtype: torch.dtype = torch.float64,
@@ -37,7 +44,10 @@ def effective_conductivity(
         phases: integer labels `(batch, *space)` or float fractions `(batch, phase, *space)`,
             mixed by Voigt's rule; `.value` is differentiable with respect to fractions.
         conductivities: one isotropic value per phase; 0 is an insulator.
-        tolerance: residual relative to that of a uniform gradient.
+        tolerance: residual relative to that of a uniform gradient; None is 1e-4, and
+            0.01 / sqrt(contrast) in a bracket.
+        bracket: bound the voxel geometry's own continuum, as in `effective_stiffness`.
+        bracket_tolerance: widest relative bracket; wider cells have their voxels refined.
         displacement: a start: the temperature fluctuation of each unit gradient.
         dtype: precision of the iterations.
 
@@ -50,10 +60,20 @@ def effective_conductivity(
         >>> halves[:, 4:] = 1
         >>> effective_conductivity(halves, [1.0, 10.0]).value    # diag(20/11, 5.5)
     """
+    check_bracket(bracket, bracket_tolerance, displacement)
+    problem = conduction_problem(phases, conductivities, "q1" if bracket else scheme)
+    if bracket:
+        return bracketed_property(
+            problem,
+            bracket_tolerance=bracket_tolerance,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            dtype=dtype,
+        )
     return effective_property(
-        conduction_problem(phases, conductivities, scheme),
+        problem,
         displacement=displacement,
-        tolerance=tolerance,
+        tolerance=1e-4 if tolerance is None else tolerance,
         max_iterations=max_iterations,
         dtype=dtype,
     )

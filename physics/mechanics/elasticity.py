@@ -18,7 +18,12 @@ from physics.mechanics.cells import (
 )
 from physics.mechanics.crystals import ElasticMaterial
 from physics.mechanics.discretisation import eigenstress, elastic_problem
-from physics.mechanics.effective import EffectiveProperty, effective_property
+from physics.mechanics.effective import (
+    EffectiveProperty,
+    bracketed_property,
+    check_bracket,
+    effective_property,
+)
 from physics.mechanics.problem import CellProblem
 
 
@@ -136,18 +141,26 @@ def effective_stiffness(
     materials: Sequence[ElasticMaterial],
     *,
     scheme: str = "staggered",
-    tolerance: float = 1e-4,
+    tolerance: float | None = None,
+    bracket: bool = False,
+    bracket_tolerance: float | None = None,
     orientations: Float[Tensor, "batch 4 *space"] | None = None,
     eigenstrain: Float[Tensor, "..."] | Sequence[float | int] | None = None,
     displacement: Float[Tensor, "batch n dim *space"] | None = None,
     max_iterations: int = MAX_ITERATIONS,
     dtype: torch.dtype = torch.float64,
 ) -> EffectiveProperty:
-    """Return the effective Mandel stiffness in GPa, `(batch, n, n)`, with discrete bounds.
+    """Return the effective Mandel stiffness in GPa, `(batch, n, n)`, with bounds.
 
-    Arguments and errors as in `solve_elasticity`, with all unit loads. `.value` is differentiable
-    with respect to float fractions by the self-adjoint identity dC* = <eps : dC : eps>: no
-    iteration is unrolled.
+    With `bracket=True` the bounds are those of the voxel geometry's own continuum, whatever the
+    scheme: a conforming q1 displacement above, an equilibrated stress below (see
+    `continuum_bounds` for what exactly is guaranteed). `bracket_tolerance` refines the voxels of
+    cells whose relative `width` is above it, up to 4 times; `width` says what was reached.
+    `tolerance` None is 1e-4, and 0.01 / sqrt(contrast) in a bracket.
+
+    Other arguments and errors as in `solve_elasticity`, with all unit loads. At the discrete level
+    `.value` is differentiable with respect to float fractions by the self-adjoint identity
+    dC* = <eps : dC : eps>: no iteration is unrolled.
 
     `eigenstrain` is what each phase would strain on its own: one number per phase (isotropic),
     `(phase, 6)` Mandel in crystal axes, or a field `(batch, 6, *space)` in sample axes. Then
@@ -161,7 +174,16 @@ def effective_stiffness(
         >>> halves[:, 4:] = 1
         >>> effective_stiffness(halves, [soft, stiff]).value[0, 0, 0]   # 1 / <1 / (lame + 2 G)>
     """
-    problem = elastic_problem(phases, materials, scheme, orientations)
+    check_bracket(bracket, bracket_tolerance, displacement, eigenstrain)
+    problem = elastic_problem(phases, materials, "q1" if bracket else scheme, orientations)
+    if bracket:
+        return bracketed_property(
+            problem,
+            bracket_tolerance=bracket_tolerance,
+            tolerance=tolerance,
+            max_iterations=max_iterations,
+            dtype=dtype,
+        )
     prestress = None
     if eigenstrain is not None:
         voxels = eigenstress(phases, materials, eigenstrain, orientations)
@@ -170,7 +192,7 @@ def effective_stiffness(
         problem,
         prestress=prestress,
         displacement=displacement,
-        tolerance=tolerance,
+        tolerance=1e-4 if tolerance is None else tolerance,
         max_iterations=max_iterations,
         dtype=dtype,
     )

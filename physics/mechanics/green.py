@@ -86,11 +86,14 @@ def elastic_green(
     inverse = _inverse_laplacian(k)
     c = (lame + 1.0) / (lame + 2.0)
     dim = len(shape)
-    rows = [
-        torch.stack([(i == j) * inverse - c * k[i].conj() * k[j] * inverse**2 for j in range(dim)])
-        for i in range(dim)
-    ]
-    return GreenOperator(torch.stack(rows).to(_complex(dtype)), shape)
+    square = (c * inverse**2).to(dtype)
+    symbol = torch.empty(dim, dim, *inverse.shape, dtype=_complex(dtype), device=device)
+    for i in range(dim):
+        symbol[i, i] = inverse - c * (k[i].abs() * inverse) ** 2
+        for j in range(i + 1, dim):
+            torch.mul((-k[i].conj() * k[j]).to(symbol.dtype), square, out=symbol[i, j])
+            torch.conj_physical(symbol[i, j], out=symbol[j, i])
+    return GreenOperator(symbol, shape)
 
 
 @lru_cache(maxsize=8)

@@ -13,16 +13,16 @@ along one axis; a gradient along axis j is a difference along j and a mean along
 """
 
 from dataclasses import dataclass
-from functools import lru_cache
-from math import prod
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from physics.mechanics.green import GreenOperator, symmetric_green
+from physics.mechanics.green import GreenOperator
 from physics.mechanics.grid import SHEAR_PAIRS, backward, forward
-from physics.mechanics.laws import Law, isotropic_reference_stress
+from physics.mechanics.laws import ConductionLaw, IsotropicLaw, Law, isotropic_reference_stress
+from physics.mechanics.nodal_green import corner_conduction_green, corner_elastic_green
+from physics.mechanics.nodal_stencil import NodalConductionStencil, NodalElasticStencil
 from physics.mechanics.problem import CellProblem, LawOperator, Operator
 
 
@@ -32,6 +32,11 @@ class CornerElement:
 
     name: str
     offsets: tuple[float, ...]
+
+    @property
+    def variance(self) -> float:
+        """<t^2> - <t>^2 of the offsets t."""
+        return 0.25 - self.spread
 
     @property
     def spread(self) -> float:
@@ -117,9 +122,6 @@ class NodalProblem(CellProblem):
     def centred(self, field: Tensor) -> Tensor:
         return field.mean(3) if self.points else field
 
-    def operator(self, loads: int, dtype: torch.dtype) -> Operator:
-        return LawOperator(self._map(lambda field: field.to(dtype)))
-
 
 @dataclass(frozen=True)
 class NodalElasticity(NodalProblem):
@@ -156,8 +158,16 @@ class NodalElasticity(NodalProblem):
     def reference_stress(self, strain: Tensor) -> Tensor:
         return isotropic_reference_stress(strain, self.ratio, self.unknowns)
 
+    def operator(self, loads: int, dtype: torch.dtype) -> Operator:
+        law = self.law
+        if not (isinstance(law, IsotropicLaw) and law.shear.shape[1] == 1):
+            return LawOperator(self._map(lambda field: field.to(dtype)))
+        moduli = [law.lame.to(dtype), law.shear[:, 0].to(dtype)]
+        variance = self.element.variance
+        return NodalElasticStencil(self.shape, self.unknowns, loads, moduli, variance)
+
     def green(self, dtype: torch.dtype) -> GreenOperator:
-        return _elastic_green(self.element, self.shape, self.ratio, dtype, self.device)
+        return corner_elastic_green(self.element.spread, self.shape, self.ratio, dtype, self.device)
 
 
 @dataclass(frozen=True)
@@ -185,70 +195,12 @@ class NodalConduction(NodalProblem):
     def reference_stress(self, strain: Tensor) -> Tensor:
         return strain
 
+    def operator(self, loads: int, dtype: torch.dtype) -> Operator:
+        law = self.law
+        if not isinstance(law, ConductionLaw):
+            return LawOperator(self._map(lambda field: field.to(dtype)))
+        moduli = list(law.conductivity.to(dtype).unbind(1))
+        return NodalConductionStencil(self.shape, 1, loads, moduli, self.element.variance)
+
     def green(self, dtype: torch.dtype) -> GreenOperator:
-        return _conduction_green(self.element, self.shape, dtype, self.device)
-
-
-@lru_cache(maxsize=8)
-def _elastic_green(
-    element: CornerElement,
-    shape: tuple[int, ...],
-    ratio: float,
-    dtype: torch.dtype,
-    device: torch.device,
-) -> GreenOperator:
-    """Return the inverse of A_im = d_im sum_j P_jj + (1 + ratio) P_im, P the mean of b_i* b_m."""
-    dim = len(shape)
-    products = _products(element, shape, device)
-    grid = torch.broadcast_shapes(*(p.shape for p in products.values()))
-    laplacian = sum((products[j, j] for j in range(dim)), torch.zeros(grid, device=device))
-    matrix = torch.stack(
-        [
-            torch.stack(
-                [
-                    ((1.0 + ratio) * products[min(i, m), max(i, m)]).expand(grid)
-                    + (laplacian if i == m else 0.0)
-                    for m in range(dim)
-                ]
-            )
-            for i in range(dim)
-        ]
-    )
-    return symmetric_green(matrix, laplacian, shape, dtype)
-
-
-@lru_cache(maxsize=8)
-def _conduction_green(
-    element: CornerElement, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
-) -> GreenOperator:
-    products = _products(element, shape, device)
-    grid = torch.broadcast_shapes(*(p.shape for p in products.values()))
-    laplacian = sum((products[j, j] for j in range(len(shape))), torch.zeros(grid, device=device))
-    return symmetric_green(laplacian[None, None], laplacian, shape, dtype)
-
-
-def _products(
-    element: CornerElement, shape: tuple[int, ...], device: torch.device
-) -> dict[tuple[int, int], Tensor]:
-    """Return the means over points of b_i* b_j, i <= j, b the symbols of the partials: real."""
-    dim = len(shape)
-    sines, squares, means = [], [], []
-    for axis, n in enumerate(shape):
-        half = (
-            torch.pi
-            / n
-            * torch.arange(n // 2 + 1 if axis == dim - 1 else n, dtype=torch.float64, device=device)
-        )
-        view = [-1 if k == axis else 1 for k in range(dim)]
-        squares.append((4.0 * torch.sin(half) ** 2).view(view))
-        # sin(pi) of the alternating mode is a round-off that would pass for a stiffness.
-        sine = torch.where(2 * torch.round(half * n / torch.pi) == n, 0.0, torch.sin(2.0 * half))
-        sines.append(sine.view(view))
-        mean = 1.0 - element.spread * squares[-1]
-        means.append(torch.where(mean.abs() < 1e-15, 0.0, mean))
-    products = {}
-    for i in range(dim):
-        for j in range(i, dim):
-            own = squares[i] if i == j else sines[i] * sines[j]
-            products[i, j] = own * prod((means[k] for k in range(dim) if k not in (i, j)), start=1)
-    return products
+        return corner_conduction_green(self.element.spread, self.shape, dtype, self.device)

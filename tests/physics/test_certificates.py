@@ -9,11 +9,15 @@ from physics.mechanics import (
     certify_elastic,
     compatible_strain,
     displacement_from_strain,
+    effective_conductivity,
     effective_stiffness,
     solve_elasticity,
 )
-from physics.mechanics.cells import trial_state, unit_loads
-from physics.mechanics.elasticity import elastic_problem
+from physics.mechanics.cells import solve_cells, trial_state, unit_loads
+from physics.mechanics.certificates import certify_conductive
+from physics.mechanics.conductivity import conduction_problem
+from physics.mechanics.crystals import CubicElastic
+from physics.mechanics.discretisation import elastic_problem
 
 MATERIALS = [
     IsotropicElastic(youngs_modulus_gpa=1.0, poisson_ratio=0.3),
@@ -177,6 +181,77 @@ def test_the_projection_is_the_nearest_compatible_field(space):
     assert float((rest * other).sum().abs()) < 1e-9 * float(strain.square().sum())
 
 
+@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize("scheme", ["staggered", "q1", "rotated"])
+def test_conduction_is_bracketed_by_any_potential_and_closes_on_the_solution(space, scheme):
+    phases, k, dim = noise(3, *space), [1.0, 10.0, 0.3], len(space)
+    exact = effective_conductivity(phases, k, scheme=scheme, tolerance=1e-9).value
+    for size in (1e-2, 1.0, 100.0):
+        trial = size * rough(3, dim, *space)
+        certificate = certify_conductive(phases, k, potential=trial, scheme=scheme)
+        assert loewner_gap(certificate.upper, exact) > 0.0
+        assert loewner_gap(exact, certificate.lower) > 0.0
+        assert not certificate.one_sided.any()
+    problem = conduction_problem(phases, k, scheme)
+    states, _ = solve_cells(
+        problem,
+        unit_loads(3, dim, phases.device),
+        displacement=None,
+        tolerance=1e-8,
+        max_iterations=500,
+        dtype=torch.float64,
+    )
+    solved = torch.cat([state.displacement for state in states], 1).squeeze(2)
+    tight = certify_conductive(phases, k, potential=solved, scheme=scheme)
+    torch.testing.assert_close(tight.lower, exact, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(tight.upper, exact, rtol=1e-10, atol=1e-10)
+    assert float(tight.energy_error.max()) < 1e-6
+
+
+def test_no_potential_gives_wieners_mean_above():
+    phases = noise(2, 8, 7, phases=2)
+    still = torch.zeros(2, 2, 8, 7, dtype=torch.float64)
+    certificate = certify_conductive(phases, [1.0, 10.0], potential=still, scheme="q1")
+    mean = torch.tensor([1.0, 10.0]).double()[phases].flatten(1).mean(1)
+    expected = mean.view(2, 1, 1) * torch.eye(2, dtype=torch.float64)
+    torch.testing.assert_close(certificate.upper, expected, rtol=1e-13, atol=1e-13)
+    insulated = certify_conductive(phases, [1.0, 0.0], potential=still)
+    assert insulated.one_sided.all()
+    assert float(insulated.lower.abs().max()) == 0.0
+
+
+def test_any_gradients_are_bounded_as_a_quadratic_form():
+    phases, k = noise(2, 6, 7), [1.0, 10.0, 0.3]
+    macro = rough(2, 3, 2)
+    exact = effective_conductivity(phases, k, tolerance=1e-9).value
+    exact = macro @ exact @ macro.mT
+    trial = 0.1 * rough(2, 3, 6, 7)
+    certificate = certify_conductive(phases, k, potential=trial, macro_gradient=macro)
+    assert certificate.lower.shape == (2, 3, 3)
+    assert loewner_gap(certificate.upper, exact) > -1e-12
+    assert loewner_gap(exact, certificate.lower) > -1e-12
+    assert float((certificate.upper - certificate.lower).diagonal(dim1=1, dim2=2).min()) > 0.0
+
+
+@pytest.mark.parametrize("scheme", ["staggered", "q1"])
+def test_grains_are_certified(scheme):
+    iron = CubicElastic(c11_gpa=230.0, c12_gpa=135.0, c44_gpa=117.0)
+    phases = torch.zeros(2, 6, 5, dtype=torch.long)
+    turns = torch.nn.functional.normalize(rough(2, 4, 6, 5), dim=1)
+    exact = effective_stiffness(
+        phases, [iron], scheme=scheme, orientations=turns, tolerance=1e-8
+    ).value
+    certificate = certify_elastic(
+        phases,
+        [iron],
+        displacement=0.01 * rough(2, 3, 2, 6, 5),
+        scheme=scheme,
+        orientations=turns,
+    )
+    assert loewner_gap(certificate.upper, exact) > 0.0
+    assert loewner_gap(exact, certificate.lower) > 0.0
+
+
 def test_bad_input_is_named():
     phases = noise(1, 4, 4)
     with pytest.raises(DataError, match="displacement"):
@@ -186,6 +261,24 @@ def test_bad_input_is_named():
     with pytest.raises(DataError, match="scheme"):
         certify_elastic(
             phases, MATERIALS, displacement=torch.zeros(1, 3, 2, 4, 4), scheme="spectral"
+        )
+    with pytest.raises(DataError, match="macro_strain"):
+        certify_elastic(
+            phases,
+            MATERIALS,
+            displacement=torch.zeros(1, 3, 2, 4, 4),
+            macro_strain=torch.zeros(1, 3, 2),
+        )
+    k = [1.0, 2.0, 3.0]
+    with pytest.raises(DataError, match="potential"):
+        certify_conductive(phases, k, potential=torch.zeros(1, 3, 4, 4))
+    with pytest.raises(DataError, match="potential"):
+        certify_conductive(phases, k, potential=torch.zeros(1, 2, 2, 4, 4))
+    with pytest.raises(DataError, match="potential"):
+        certify_conductive(phases, k, potential=torch.full((1, 2, 4, 4), torch.inf))
+    with pytest.raises(DataError, match="macro_gradient"):
+        certify_conductive(
+            phases, k, potential=torch.zeros(1, 2, 4, 4), macro_gradient=torch.zeros(1, 2, 3)
         )
     with pytest.raises(DataError, match="Mandel"):
         displacement_from_strain(torch.zeros(1, 1, 4, 4, 4))
