@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from microstructures.errors import DataError, MicrostructureError
 from studies.settings import (
+    BenchSettings,
     DemoSettings,
     DesignSettings,
     GenerateSettings,
@@ -196,6 +197,34 @@ def predict(
         plan=lambda chosen: plan_prediction(files, chosen),
         work=lambda: run_prediction(files, resolved, out),
     )
+
+
+@app.command
+def bench(
+    what: Literal["physics"],
+    /,
+    *,
+    out: Out = Path("runs/bench-physics"),
+    settings: SettingsFile = None,
+    dry_run: DryRun = False,
+    page: Annotated[Path | None, Parameter(help="Folder for a copy of the page.")] = None,
+    flags: Annotated[BenchSettings | None, Flags] = None,
+) -> None:
+    """Measure speed, brackets and closed forms against their bars, peers in the same run."""
+    from studies.bench import plan_bench, run_bench
+    from studies.bench_page import copy_page
+    from studies.bench_physics import physics_sections
+
+    resolved = resolve_settings(BenchSettings, settings, flags)
+    _run(
+        resolved,
+        out,
+        dry_run,
+        plan=plan_bench,
+        work=lambda: run_bench(physics_sections(), resolved, out),
+    )
+    if page is not None and not dry_run:
+        _say(f"wrote {copy_page(out, page)}")
 
 
 @app.command

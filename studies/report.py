@@ -75,11 +75,13 @@ def write_report(path: Path, results: Mapping[str, Any], stages: Mapping[str, St
 
 
 def render(template: str, page: Mapping[str, Any]) -> str:
-    """Return a template of this package filled in; every text is escaped."""
+    """Return a template of this package filled in; in HTML every text is escaped."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("studies", "templates"), autoescape=True, undefined=StrictUndefined
+        loader=PackageLoader("studies", "templates"),
+        autoescape=".html." in template,
+        undefined=StrictUndefined,
     )
     return environment.get_template(template).render(**page)
 

@@ -6,11 +6,13 @@ from physics.mechanics.bounds import (
     voigt_reuss_bounds,
 )
 from physics.mechanics.certificates import (
+    certify_conductive,
     certify_elastic,
     compatible_strain,
     displacement_from_strain,
 )
 from physics.mechanics.conductivity import effective_conductivity
+from physics.mechanics.continuum import continuum_bounds
 from physics.mechanics.crystals import CubicElastic, TransverselyIsotropicElastic
 from physics.mechanics.elasticity import effective_stiffness, solve_elasticity
 from physics.mechanics.hardening import ElasticPlastic, LinearHardening, PowerHardening
@@ -27,8 +29,10 @@ __all__ = [
     "PlasticResponse",
     "PowerHardening",
     "TransverselyIsotropicElastic",
+    "certify_conductive",
     "certify_elastic",
     "compatible_strain",
+    "continuum_bounds",
     "displacement_from_strain",
     "effective_conductivity",
     "effective_stiffness",

@@ -47,7 +47,8 @@ def conjugate_gradients(
             operator = operator.select(keep)
         q = operator(p)
         pq = _dot(p, q)
-        alpha = torch.where(pq > 0.0, rz / pq, 0.0)
+        # A load case that is done rests: further steps would only feed on round-off.
+        alpha = torch.where((pq > 0.0) & (rz > target**2), rz / pq, 0.0)
         x.addcmul_(p, _spread(alpha, p))
         r.addcmul_(q, _spread(-alpha, p))
         z = precondition(r)
