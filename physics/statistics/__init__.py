@@ -18,9 +18,21 @@ from physics.statistics.correlation import (
     radial_mean,
     two_point_correlation,
 )
+from physics.statistics.descriptors import CorrelationBasis
 from physics.statistics.gate import CorrelationBand, CorrelationGate
+from physics.statistics.grains import (
+    GrainStatistics,
+    grain_size_number,
+    grain_statistics,
+    planimetric_grain_size_number,
+)
 from physics.statistics.minkowski import configuration_counts, minkowski_functionals
 from physics.statistics.morphology import euler_density, lineal_path, specific_surface
+from physics.statistics.persistence import (
+    PersistenceDiagram,
+    persistence_diagram,
+    persistence_image,
+)
 from physics.statistics.phase_correlations import (
     directional_correlation,
     lattice_directions,
@@ -31,7 +43,10 @@ from physics.statistics.tortuosity import diffusional_tortuosity, geometric_tort
 
 __all__ = [
     "CorrelationBand",
+    "CorrelationBasis",
     "CorrelationGate",
+    "GrainStatistics",
+    "PersistenceDiagram",
     "RealizabilityReport",
     "check_realizable",
     "chord_counts",
@@ -41,6 +56,8 @@ __all__ = [
     "directional_correlation",
     "euler_density",
     "geometric_tortuosity",
+    "grain_size_number",
+    "grain_statistics",
     "isotropic_map",
     "label_clusters",
     "lag_vectors",
@@ -51,7 +68,10 @@ __all__ = [
     "percolates",
     "percolating_fraction",
     "percolating_part",
+    "persistence_diagram",
+    "persistence_image",
     "phase_correlations",
+    "planimetric_grain_size_number",
     "radial_mean",
     "specific_surface",
     "two_point_cluster",

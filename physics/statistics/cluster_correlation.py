@@ -67,8 +67,8 @@ class _Boxes:
         sizes: Voxels of each cluster, `(cluster,)`.
         sides: Box of each cluster, `(cluster, axis)`, a little larger than needed so that fewer
             sizes of transforms occur.
-        whole: Whether the box is the periodic cell itself, `(cluster, axis)`: where a cluster
-            winds round it, or leaves no room for all lags.
+        whole: Whether the box is as long as the periodic cell, `(cluster, axis)`: where there is
+            no room for all lags, as when the cluster winds round it.
     """
 
     points: np.ndarray
@@ -91,7 +91,7 @@ class _Boxes:
         extent = np.maximum.reduceat(unwrapped, starts) - low + 1
         fast = [int(next_fast_len(max(2 * n - 1, 1), True) or 0) for n in range(extent.max() + 1)]
         sides = np.minimum((np.array(fast)[extent] + 1) // 2, shape)
-        whole = np.array(wraps) & (clusters.winds[1:] | (2 * sides - 1 >= shape))
+        whole = np.array(wraps) & (2 * sides - 1 >= shape)
         local = np.where(np.repeat(whole, sizes, 0), points, unwrapped - np.repeat(low, sizes, 0))
         return cls(points, local, sizes, np.where(whole, shape, sides), whole)
 

@@ -24,14 +24,12 @@ class Clusters:
         cluster_of: Cluster of every piece, `(piece + 1,)`, counted from 1; 0 for 0.
         images: Cell in which each piece lies when its cluster is unwrapped, `(piece + 1, axis)`.
         spans: Whether each cluster percolates along each axis, `(cluster + 1, axis)`.
-        winds: The same along the periodic axes alone: the cluster meets its own image.
     """
 
     pieces: np.ndarray
     cluster_of: np.ndarray
     images: np.ndarray
     spans: np.ndarray
-    winds: np.ndarray
 
     @property
     def labels(self) -> np.ndarray:
@@ -146,13 +144,12 @@ def _find_clusters(inside: np.ndarray, wraps: Sequence[bool], connectivity: int)
     turns = images[rows[:, 0]] + rows[:, 2:] - images[rows[:, 1]]
     for axis in range(inside.ndim):
         spans[cluster_of[rows[turns[:, axis] != 0, 0]], axis] = True
-    winds = spans.copy()
     for axis, wrap in enumerate(wraps):
         if not wrap:
             faces = (cluster_of[pieces.take(end, axis)] for end in (0, -1))
             spans[np.intersect1d(*faces), axis] = True
     spans[0] = False
-    return Clusters(pieces, cluster_of, images, spans, winds)
+    return Clusters(pieces, cluster_of, images, spans)
 
 
 def _contacts(

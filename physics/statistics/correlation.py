@@ -39,13 +39,13 @@ def two_point_correlation(
     tensor([[0.5000, 0.0000],
             [0.5000, 0.0000]])
     """
-    a = as_indicators(a)
+    _check_rank(a)
     if b is not None and b.shape != a.shape:
         raise DataError(f"expected b in the shape of a, {tuple(a.shape)}, got {tuple(b.shape)}")
     wraps = periodic_flags(periodic, a.ndim - 1)
     if b is None:
         return lag_maps([a], [(0, 0)], wraps=wraps)[0]
-    return lag_maps([a, as_indicators(b).to(a)], [(0, 1)], wraps=wraps)[0]
+    return lag_maps([a, b.to(a.device)], [(0, 1)], wraps=wraps)[0]
 
 
 def lag_vectors(shape: Sequence[int]) -> Float[Tensor, "axis *lag"]:
@@ -106,10 +106,7 @@ def isotropic_map(
 
 def as_indicators(a: Shaped[Tensor, "batch *space"]) -> Float[Tensor, "batch *space"]:
     """Return indicators as floats, checked to be a batch of 2-D or 3-D fields."""
-    if a.ndim not in (3, 4) or 0 in a.shape:
-        raise DataError(
-            f"expected indicators (batch, *space) with 2 or 3 space axes, got {tuple(a.shape)}"
-        )
+    _check_rank(a)
     return a if a.is_floating_point() else a.to(torch.float32)
 
 
@@ -131,6 +128,13 @@ def check_max_lag(max_lag: int, largest: int) -> None:
     if not 0 <= max_lag <= largest:
         raise DataError(
             f"expected max_lag from 0 to {largest} voxels for this shape, got {max_lag}"
+        )
+
+
+def _check_rank(a: Tensor) -> None:
+    if a.ndim not in (3, 4) or 0 in a.shape:
+        raise DataError(
+            f"expected indicators (batch, *space) with 2 or 3 space axes, got {tuple(a.shape)}"
         )
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from scipy.fft import next_fast_len
 from torch import Tensor
 
@@ -17,12 +17,16 @@ CACHED_VOXELS = 2**18
 SLAB_VOXELS = 2**27
 """The same on other devices, where a slab only bounds the memory."""
 
+WHOLE_VOXELS = 2**22
+"""Voxels up to which periodic samples are transformed as a whole."""
+
 
 def lag_maps(
-    fields: Sequence[Float[Tensor, "batch *space"]],
+    fields: Sequence[Shaped[Tensor, "batch *space"]],
     pairs: Sequence[tuple[int, int]],
     *,
     wraps: Sequence[bool],
+    dtype: torch.dtype | None = None,
 ) -> tuple[Float[Tensor, "batch *lag"], ...]:
     """Return the mean of a(x) b(x + r) over all pairs of points that exist, per pair of fields.
 
@@ -32,12 +36,34 @@ def lag_maps(
     `two_point_correlation`.
 
     Args:
-        fields: Floats of one shape and dtype.
+        fields: Of one shape.
         pairs: Indices (of a, of b) into `fields`.
         wraps: One flag per axis, True where it is periodic.
+        dtype: Precision; None for that of the first field, float32 where that is no float.
     """
-    plan = _Plan(tuple(fields[0].shape[1:]), tuple(wraps), tuple(pairs))
+    if dtype is None:
+        dtype = fields[0].dtype if fields[0].is_floating_point() else torch.float32
+    plan = _Plan(tuple(fields[0].shape[1:]), tuple(wraps), tuple(pairs), dtype)
     return _LagMaps.apply(plan, *fields)  # pyright: ignore[reportReturnType]
+
+
+def turn_lags(
+    lags: Float[Tensor, "batch *lag"], out: Float[Tensor, "batch *lag"]
+) -> Float[Tensor, "batch *lag"]:
+    """Write a map of lags at -r for r into `out`, not differentiably, and return that."""
+    rows = lags.shape[1]
+    _copy_turned(lags[:, :1], out[:, :1])
+    for part in slabs(rows - 1, lags[:, 0].numel(), lags):
+        rest = lags[:, 1 + part.start : 1 + part.stop]
+        _copy_turned(rest, out[:, rows - part.stop : rows - part.start])
+    return out
+
+
+def slabs(length: int, voxels: int, like: Tensor) -> Iterator[slice]:
+    """Yield runs of `length` things of so many voxels each, to be treated slab by slab."""
+    step = max(1, (CACHED_VOXELS if like.device.type == "cpu" else SLAB_VOXELS) // voxels)
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
 
 
 @dataclass(frozen=True)
@@ -47,6 +73,7 @@ class _Plan:
     space: tuple[int, ...]
     wraps: tuple[bool, ...]
     pairs: tuple[tuple[int, int], ...]
+    dtype: torch.dtype
 
     @cached_property
     def padded(self) -> list[int]:
@@ -65,6 +92,22 @@ class _Plan:
     def axes(self) -> tuple[int, ...]:
         """Space axes of a field."""
         return tuple(range(1, len(self.space) + 1))
+
+    def rows(self, auto: bool) -> int:
+        """Return the lags needed along the first axis: of one sign for an autocorrelation."""
+        return self.lags[0] // 2 + 1 if auto else self.lags[0]
+
+    def columns(self, spectrum: Tensor) -> list[tuple[int, ...]]:
+        """Return the shapes that hold the lags along all axes but the last."""
+        return [
+            (len(spectrum), self.rows(i == j), *self.lags[1:-1], spectrum.shape[-1])
+            for i, j in self.pairs
+        ]
+
+    def weights(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the weights along the first axis, and those along the others multiplied."""
+        first, *rest = (self.weight(axis, like) for axis in self.axes)
+        return first, math.prod(rest[1:], start=rest[0])
 
     def weight(self, axis: int, like: Tensor) -> Tensor:
         """Return the factors along an axis from means over padded points to means over pairs."""
@@ -96,16 +139,21 @@ class _LagMaps(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*fields)
         first = fields[0]
-        maps = tuple(first.new_empty(len(first), *plan.lags) for _ in plan.pairs)
-        for part in _slabs(len(first), math.prod(plan.padded), first):
-            _correlate(plan, [a[part] for a in fields], [m[part] for m in maps])
+        shape = (len(first), *plan.lags)
+        maps = tuple(first.new_empty(shape, dtype=plan.dtype) for _ in plan.pairs)
+        for part in slabs(len(first), math.prod(plan.padded), first):
+            # Torch converts bytes several times faster than booleans.
+            some = [a[part].view(torch.int8) if a.dtype is torch.bool else a[part] for a in fields]
+            some = [a.to(plan.dtype) for a in some]
+            _correlate(plan, some, [m[part] for m in maps])
         return maps
 
     @staticmethod
     def backward(ctx, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
         # With g the weighted gradient: da(x) = sum_r g(r) b(x + r), db(y) = sum_r g(r) a(y - r).
         plan, fields = ctx.plan, ctx.saved_tensors
-        spectra = [torch.fft.rfftn(a, s=plan.padded, dim=plan.axes) for a in fields]
+        settings = {"s": plan.padded, "dim": plan.axes}
+        spectra = [torch.fft.rfftn(a.to(plan.dtype), **settings) for a in fields]
         totals: list[Tensor | None] = [None] * len(fields)
         for (i, j), g in zip(plan.pairs, gradients, strict=True):
             if g is None:
@@ -118,54 +166,57 @@ class _LagMaps(torch.autograd.Function):
                 totals[k] = term if before is None else before + term
         own = (slice(None), *[slice(n) for n in plan.space])
         return None, *(
-            None if t is None else torch.fft.irfftn(t, s=plan.padded, dim=plan.axes)[own]
-            for t in totals
+            torch.fft.irfftn(t, **settings)[own].to(a.dtype) if needed and t is not None else None
+            for a, t, needed in zip(fields, totals, ctx.needs_input_grad[1:], strict=True)
         )
 
 
 def _correlate(plan: _Plan, fields: list[Tensor], maps: list[Tensor]) -> None:
     """Fill the maps of some samples."""
-    spectra = [torch.fft.rfft(a, n=plan.padded[-1], norm="forward") for a in fields]
-    batch, lines = len(fields[0]), spectra[0].shape[-1]
-    # An autocorrelation needs the lags of one sign along the first axis only.
-    rows = [plan.lags[0] // 2 + 1 if i == j else plan.lags[0] for i, j in plan.pairs]
-    columns = [spectra[0].new_empty(batch, n, *plan.lags[1:-1], lines) for n in rows]
-    for part in _slabs(lines, batch * math.prod(plan.padded[:-1]), fields[0]):
-        _first_lags(plan, [s[..., part] for s in spectra], [c[..., part] for c in columns])
+    # Axes turned round: the first of space, along which an inverse is halved, is to come last.
+    turned = (0, *plan.axes[::-1])
+    if all(plan.wraps) and fields[0].numel() <= WHOLE_VOXELS:
+        spectra = [torch.fft.rfftn(a, dim=plan.axes, norm="forward") for a in fields]
+        columns = _first_lags(plan, [s.permute(turned) for s in spectra])
+    else:
+        spectra = [torch.fft.rfft(a, n=plan.padded[-1], norm="forward") for a in fields]
+        columns = [spectra[0].new_empty(shape) for shape in plan.columns(spectra[0])]
+        voxels = len(fields[0]) * math.prod(plan.padded[:-1])
+        for part in slabs(spectra[0].shape[-1], voxels, fields[0]):
+            blocks = [s[..., part].permute(turned).contiguous() for s in spectra]
+            settings = {"s": plan.padded[-2::-1], "dim": plan.axes[1:], "norm": "forward"}
+            blocks = [torch.fft.fftn(block, **settings) for block in blocks]
+            for column, found in zip(columns, _first_lags(plan, blocks), strict=True):
+                column[..., part] = found
     for (i, j), column, found in zip(plan.pairs, columns, maps, strict=True):
         _last_lags(plan, column, found, mirrored=i == j)
 
 
-def _first_lags(plan: _Plan, spectra: list[Tensor], columns: list[Tensor]) -> None:
-    """Transform all axes but the last to and fro, for some frequencies of the last."""
-    # Axes turned round, so that the first of space, whose transform is halved, is contiguous.
-    turned = (0, *plan.axes[::-1])
+def _first_lags(plan: _Plan, spectra: list[Tensor]) -> list[Tensor]:
+    """Return the lags along all axes but the last of turned spectra, in the order of space."""
     settings = {"dim": plan.axes[1:], "norm": "forward"}
-    spectra = [
-        torch.fft.fftn(s.permute(turned).contiguous(), s=plan.padded[-2::-1], **settings)
-        for s in spectra
-    ]
-    for (i, j), column in zip(plan.pairs, columns, strict=True):
+    turned = (0, *plan.axes[::-1])
+    columns = []
+    for i, j in plan.pairs:
         if i == j:
             power = spectra[i].real.square() + spectra[i].imag.square()
-            found = torch.fft.ihfftn(power, **settings).permute(turned)[:, : column.shape[1]]
+            found = torch.fft.ihfftn(power, **settings).permute(turned)[:, : plan.rows(i == j)]
         else:
             product = spectra[i].conj() * spectra[j]
             found = plan.crop(torch.fft.ifftn(product, **settings).permute(turned), 1)
         for axis in plan.axes[1:-1]:
             found = plan.crop(found, axis)
-        column.copy_(found)
+        columns.append(found)
+    return columns
 
 
 def _last_lags(plan: _Plan, columns: Tensor, found: Tensor, *, mirrored: bool) -> None:
     """Transform the last axis back, some rows at a time, weigh, and mirror what was left out."""
-    rows = plan.lags[0]
-    first, *rest = (plan.weight(axis, found) for axis in plan.axes)
-    plane = math.prod(rest[1:], start=rest[0])
-    for part in _slabs(columns.shape[1], len(found) * math.prod(plan.padded[1:]), found):
+    rows, weights = plan.lags[0], None if all(plan.wraps) else plan.weights(found)
+    for part in slabs(columns.shape[1], len(found) * math.prod(plan.padded[1:]), found):
         block = torch.fft.irfft(columns[:, part], n=plan.padded[-1], norm="forward")
-        if not all(plan.wraps):
-            block = plan.crop(block, len(plan.axes)).mul_(plane).mul_(first[part])
+        if weights is not None:
+            block = plan.crop(block, len(plan.axes)).mul_(weights[1]).mul_(weights[0][part])
         found[:, part] = block
         # Row k of lags is row -k turned round; row 0 and, of an even number, the middle are whole.
         low, high = max(part.start, 1), min(part.stop, (rows + 1) // 2)
@@ -181,10 +232,3 @@ def _copy_turned(block: Tensor, out: Tensor) -> None:
     for chosen in itertools.product(ends, repeat=block.ndim - 2):
         there, here = zip(*chosen, strict=True)
         out[(..., *there)] = block[(..., *here)]
-
-
-def _slabs(length: int, voxels: int, like: Tensor) -> Iterator[slice]:
-    """Yield runs of `length` things of so many voxels each."""
-    step = max(1, (CACHED_VOXELS if like.device.type == "cpu" else SLAB_VOXELS) // voxels)
-    for start in range(0, length, step):
-        yield slice(start, min(start + step, length))

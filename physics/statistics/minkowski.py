@@ -25,11 +25,11 @@ Corner = tuple[int, ...]
 _EIGHT = (math.pi + 8 - 8 * math.sqrt(2)) / (12 - 8 * math.sqrt(2))
 EULER_WEIGHTS = {
     2: (1 - _EIGHT, _EIGHT),
-    3: (1.096794656, -0.268917224, -0.326444611, 0.498567179),
+    3: (1.096794656149, -0.268917223721, -0.326444610936, 0.498567178508),
 }
 """Weights of the rules of neighbourhood in the Euler number."""
 
-SECTION_WEIGHTS = (1.472323129, -0.472323129)
+SECTION_WEIGHTS = (1.472323128777, -0.472323128777)
 """The same for the Euler numbers of plane sections, in the mean curvature."""
 
 

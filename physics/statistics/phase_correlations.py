@@ -1,6 +1,7 @@
 """Two-point correlations of all phase pairs, and curves of a map of lags along directions."""
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from microstructures import DataError
 from physics.statistics.correlation import as_indicators, periodic_flags
-from physics.statistics.lag_maps import lag_maps
+from physics.statistics.lag_maps import lag_maps, slabs, turn_lags
 
 
 def phase_correlations(
@@ -43,23 +44,14 @@ def phase_correlations(
     wraps = periodic_flags(periodic, as_indicators(phases[:, 0] if soft else phases).ndim - 1)
     if soft and n_phases not in (None, phases.shape[1]):
         raise DataError(f"expected fractions of {n_phases} phases, got {phases.shape[1]}")
-    indicators = list(phases.unbind(1)) if soft else _indicators(phases, n_phases, dtype)
-    own = indicators if soft else indicators[:-1]
-    pairs = list(itertools.combinations_with_replacement(range(len(own)), 2))
-    maps = dict(zip(pairs, lag_maps(own, pairs, wraps=wraps), strict=True)) if own else {}
-    for p, q in pairs:
-        if p < q:
-            maps[q, p] = _turned(maps[p, q])
-    if not soft:
-        last = len(own)
-        for p in range(last + 1):
-            maps[p, last] = _window_means(indicators[p], wraps)
-            for q in range(last):
-                maps[p, last] -= maps[p, q]
-            maps[last, p] = _turned(maps[p, last])
-    n = len(indicators)
-    rows = [torch.stack([maps[p, q] for q in range(n)], 1) for p in range(n)]
-    return torch.stack(rows, 1)
+    if soft:
+        return _pairs_of_fractions(list(phases.unbind(1)), wraps)
+    n = _number_of_phases(phases, n_phases)
+    lags = [k if wrap else 2 * k - 1 for k, wrap in zip(phases.shape[1:], wraps, strict=True)]
+    maps = phases.new_empty(len(phases), n, n, *lags, dtype=dtype)
+    for part in slabs(len(phases), math.prod(lags), maps):
+        _fill_pairs_of_labels(maps[part], [phases[part] == p for p in range(n)], wraps)
+    return maps
 
 
 def directional_correlation(
@@ -111,29 +103,60 @@ def lattice_directions(ndim: int) -> list[tuple[int, ...]]:
     return sorted(halved, key=lambda v: (sum(map(abs, v)), [-k for k in v]))
 
 
-def _indicators(phases: Tensor, n_phases: int | None, dtype: torch.dtype) -> list[Tensor]:
+def _number_of_phases(phases: Tensor, n_phases: int | None) -> int:
     lowest, highest = int(phases.min()), int(phases.max())
     n = highest + 1 if n_phases is None else n_phases
     if lowest < 0 or highest >= n:
         raise DataError(f"expected labels from 0 to {n - 1}, got {lowest} to {highest}")
-    return [(phases == p).to(dtype) for p in range(n)]
+    return n
 
 
-def _turned(correlation: Tensor) -> Tensor:
-    """Return the map of lags at -r."""
-    axes = list(range(1, correlation.ndim))
-    return correlation.flip(axes).roll([1] * len(axes), axes)
+def _pairs_of_fractions(
+    fractions: list[Tensor], wraps: Sequence[bool]
+) -> Float[Tensor, "batch phase phase *lag"]:
+    n, axes = len(fractions), list(range(1, fractions[0].ndim))
+    pairs = list(itertools.combinations_with_replacement(range(n), 2))
+    maps = dict(zip(pairs, lag_maps(fractions, pairs, wraps=wraps), strict=True))
+    for p, q in itertools.combinations(range(n), 2):
+        maps[q, p] = maps[p, q].flip(axes).roll([1] * len(axes), axes)
+    return torch.stack([torch.stack([maps[p, q] for q in range(n)], 1) for p in range(n)], 1)
+
+
+def _fill_pairs_of_labels(
+    maps: Float[Tensor, "batch phase phase *lag"], indicators: list[Tensor], wraps: Sequence[bool]
+) -> None:
+    last = len(indicators) - 1
+    pairs = list(itertools.combinations_with_replacement(range(last), 2))
+    found = ()
+    if last:
+        found = lag_maps(indicators[:last], pairs, wraps=wraps, dtype=maps.dtype)
+    for (p, q), correlation in zip(pairs, found, strict=True):
+        maps[:, p, q] = correlation
+        if p != q:
+            turn_lags(correlation, maps[:, q, p])
+    # What is not in another phase is in the last.
+    maps[:, last, last] = 1
+    for p in range(last):
+        rest = maps[:, p, last]
+        rest.copy_(_window_means(indicators[p].to(maps.dtype), wraps))
+        maps[:, last, last] -= rest
+        for q in range(last):
+            rest -= maps[:, p, q]
+        maps[:, last, last] -= turn_lags(rest, maps[:, last, p])
 
 
 def _window_means(a: Tensor, wraps: Sequence[bool]) -> Float[Tensor, "batch *lag"]:
-    """Return the mean of a(x) over the points x for which x + r exists, for every lag r."""
-    lags = [n if wrap else 2 * n - 1 for n, wrap in zip(a.shape[1:], wraps, strict=True)]
-    for axis, (n, wrap) in enumerate(zip(a.shape[1:], wraps, strict=True), 1):
+    """Return the mean of a(x) over the points x for which x + r exists, for every lag r.
+
+    Periodic axes, along which it does not vary, have one entry.
+    """
+    for axis, wrap in reversed(list(enumerate(wraps, 1))):
+        n = a.shape[axis]
         if wrap:
             a = a.mean(axis, keepdim=True)
             continue
         left = torch.arange(n, 0, -1).to(a).view(-1, *[1] * (a.ndim - 1 - axis))
-        rising = a.cumsum(axis).flip(axis) / left
-        falling = a.flip(axis).cumsum(axis) / left.flip(0)
+        rising = a.cumsum(axis).flip(axis).div_(left)
+        falling = a.flip(axis).cumsum(axis).div_(left.flip(0))
         a = torch.cat((rising, falling.narrow(axis, 0, n - 1)), axis)
-    return a.expand(-1, *lags).contiguous()
+    return a
