@@ -1,81 +1,111 @@
-"""The sparse matrix of an operator that couples neighbouring voxels, read off by probing.
-
-Unit values on voxels at least three apart have answers that do not overlap, so that each answer
-belongs to the one unit value beside it (Curtis, Powell, Reid 1974, doi:10.1093/imamat/13.1.117).
-"""
-
-from itertools import product
+"""The sparse matrix of u -> -div C grad u, from the gradient's answer to single unknowns."""
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float
 from scipy import sparse
 from torch import Tensor
 
-from physics.mechanics.problem import Operator
+from physics.mechanics.problem import CellProblem
+
+REACH = 1
+"""Voxels around an unknown in which its gradient is not zero, along each axis."""
+
+Offset = tuple[int, ...]
 
 
-def assembled(
-    operator: Operator, batch: int, unknowns: int, shape: tuple[int, ...], device: torch.device
-) -> sparse.csr_array:
-    """Return the float64 matrix of an operator on `(batch, 1, unknowns, *shape)`, flattened.
+def assembled(problem: CellProblem) -> sparse.csr_array:
+    """Return the float64 matrix on unknowns `(batch, unknowns, *shape)`, flattened.
 
-    Samples are diagonal blocks. The operator must couple each voxel with those that touch it (of
-    all components) and nothing else, on a periodic grid.
+    With W the gradient at voxel J + d of one unknown at J, entries are sums over voxels q of
+    W(q - I) : C(q) : W(q - J). Samples are diagonal blocks. The law must be the same at all
+    quadrature points of a voxel, as the laws of this package are.
     """
-    axes = [_seeds(n) for n in shape]
-    field = torch.zeros(batch, 1, unknowns, *shape, dtype=torch.float64, device=device)
-    rows, columns, values = [], [], []
-    voxels = int(np.prod(shape))
-    for colour in product(*[range(len(seeds)) for seeds in axes]):
-        seeds = [seeds[k] for seeds, k in zip(axes, colour, strict=True)]
-        seed = _voxel_of(seeds, shape)
-        place = torch.as_tensor(seed == np.arange(voxels), device=device).view(shape)
-        for component in range(unknowns):
-            field.zero_()
-            field[:, 0, component] = place.to(torch.float64)
-            answer = _on_host(operator(field)).reshape(-1)
-            at = np.flatnonzero(answer).astype(np.int32)
-            target = at % voxels
-            sample = at // (unknowns * voxels)
-            rows.append(at)
-            columns.append((sample * unknowns + component) * voxels + seed[target])
-            values.append(answer[at])
-    size = batch * unknowns * voxels
-    entries = (np.concatenate(rows), np.concatenate(columns))
-    return sparse.coo_array((np.concatenate(values), entries), shape=(size, size)).tocsr()
-
-
-def _seeds(n: int) -> list[Int[np.ndarray, " n"]]:
-    """Return, per colour of an axis, the voxel of that colour beside each voxel, -1 for none.
-
-    Colours repeat every three voxels, or four where three do not fit.
-    """
-    runs = max(1, n // 3)
-    starts = [n * i // runs for i in range(runs + 1)]
-    colour = np.concatenate(
-        [np.arange(b - a) for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    law = _law(problem)
+    shapes = _impulses(problem)
+    entries = _stencil(law, shapes)
+    batch, space = problem.batch, problem.shape
+    voxels = np.arange(int(np.prod(space)), dtype=np.int32).reshape(space)
+    axes = tuple(range(len(space)))
+    columns, values, counts = [], [], []
+    ahead = {o: np.roll(voxels, [-s for s in o], axes).reshape(-1) for _, _, o in entries}
+    for sample in range(batch):
+        for i in range(problem.unknowns):
+            own = [(j, o) for (first, j, o) in entries if first == i]
+            starts = [(sample * problem.unknowns + j) * voxels.size for j, _ in own]
+            parts = [ahead[o] + start for (_, o), start in zip(own, starts, strict=True)]
+            columns.append(np.stack(parts, 1).reshape(-1))
+            fields = [entries[i, j, o][sample].reshape(-1) for j, o in own]
+            values.append(torch.stack(fields, 1).reshape(-1).cpu().numpy())
+            counts.append(np.full(voxels.size, len(own), dtype=np.int32))
+    pointer = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int32)
+    size = batch * problem.unknowns * voxels.size
+    matrix = sparse.csr_array(
+        (np.concatenate(values), np.concatenate(columns), pointer), shape=(size, size)
     )
+    if min(space) < 2 * REACH + 1:
+        matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    return matrix
+
+
+def _law(problem: CellProblem) -> dict[tuple[int, int], Float[Tensor, "batch *space"]]:
+    """Return the components C_kl of the law that are not zero everywhere."""
+    n = problem.components
+    unit = torch.eye(n, dtype=torch.float64, device=problem.device).expand(problem.batch, n, n)
+    stress = problem.stress(problem.spread(unit))
+    for _ in problem.points:
+        stress = stress.select(3, 0)
+    return {
+        (k, m): stress[:, m, k]
+        for k in range(n)
+        for m in range(n)
+        if k == m or bool(stress[:, m, k].any())
+    }
+
+
+def _impulses(problem: CellProblem) -> list[dict[Offset, Float[Tensor, "points n"]]]:
+    """Return, per component of the unknown, its gradient at each voxel beside a unit value."""
+    dim, c, n = len(problem.shape), problem.unknowns, problem.components
+    side = 2 * REACH + 3
+    middle = (side // 2,) * dim
+    unit = torch.zeros(1, c, c, *[side] * dim, dtype=torch.float64, device=problem.device)
+    for i in range(c):
+        unit[(0, i, i, *middle)] = 1.0
+    gradient = problem.gradient(unit)[0].reshape(c, n, -1, *[side] * dim)
     found = []
-    for k in range(int(colour.max()) + 1):
-        seed = np.full(n, -1, dtype=np.int32)
-        here = np.flatnonzero(colour == k)
-        for step in (-1, 1, 0):
-            seed[(here + step) % n] = here
-        found.append(seed)
+    for answer in gradient:
+        voxels = torch.nonzero(answer.abs().sum((0, 1))).tolist()
+        found.append(
+            {
+                tuple(q - m for q, m in zip(voxel, middle, strict=True)): answer[
+                    (slice(None), slice(None), *voxel)
+                ].T
+                for voxel in voxels
+            }
+        )
     return found
 
 
-def _voxel_of(seeds: list[np.ndarray], shape: tuple[int, ...]) -> Int[np.ndarray, " voxels"]:
-    """Return the flat index of the seed beside each voxel, -1 where an axis has none."""
-    total = np.zeros((1,) * len(shape), dtype=np.int32)
-    missing = np.zeros((1,) * len(shape), dtype=bool)
-    for axis, (seed, n) in enumerate(zip(seeds, shape, strict=True)):
-        view = [-1 if k == axis else 1 for k in range(len(shape))]
-        total = total * n + seed.reshape(view)
-        missing = missing | (seed.reshape(view) < 0)
-    return np.where(missing, -1, total).reshape(-1).astype(np.int32)
-
-
-def _on_host(field: Tensor) -> np.ndarray:
-    return field.detach().to("cpu", torch.float64).contiguous().numpy()
+def _stencil(
+    law: dict[tuple[int, int], Tensor], shapes: list[dict[Offset, Tensor]]
+) -> dict[tuple[int, int, Offset], Float[Tensor, "batch *space"]]:
+    """Return the entries (i, I), (j, I + o) as fields over I, by i, j and o."""
+    entries: dict[tuple[int, int, Offset], Tensor] = {}
+    for i, own in enumerate(shapes):
+        for d, left in own.items():
+            for (k, m), stiffness in law.items():
+                if not bool(left[:, k].any()):
+                    continue
+                here = stiffness.roll([-s for s in d], list(range(1, stiffness.ndim)))
+                for j, others in enumerate(shapes):
+                    for e, right in others.items():
+                        weight = float((left[:, k] * right[:, m]).mean())
+                        if abs(weight) < 1e-14:
+                            continue
+                        key = (i, j, tuple(a - b for a, b in zip(d, e, strict=True)))
+                        if key in entries:
+                            entries[key].add_(here, alpha=weight)
+                        else:
+                            entries[key] = weight * here
+    return entries

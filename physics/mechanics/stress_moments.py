@@ -6,7 +6,7 @@ grid has them. A derivative lowers the degree by one and turns coefficients into
 so that staggered equilibrium of the coefficients is equilibrium of the fields, everywhere, with
 continuous tractions. In conduction the flux i is linear along i: the lowest Raviart-Thomas element.
 These are the stresses in equilibrium of the rectangular mixed element of Hu, Man and Zhang (2014,
-doi:10.1007/s10915-013-9736-6).
+Journal of Scientific Computing 58).
 
 With t in [-1/2, 1/2] along each axis of a voxel, shear ij has moments (m, a_i, b_j, c_ij) of
 1, t_i, t_j, t_i t_j; by equilibrium normal stress ii has a mean, the slope -sum_j b_j and the
