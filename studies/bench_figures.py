@@ -28,6 +28,27 @@ def ratio_figure(rows: Rows) -> str:
         return made.data_uri()
 
 
+def solver_figure(rows: Rows) -> str:
+    """Return CPU seconds of every code and scheme, one panel per task."""
+    tasks = [
+        (task, list(group))
+        for task, group in groupby(rows, key=lambda row: (tuple(row["shape"]), row["contrast"]))
+    ]
+    with drawing(3, -(-len(tasks) // 3), width=9.0, height=1.9 * -(-len(tasks) // 3)) as made:
+        for axis in made.axes.flat[len(tasks) :]:
+            axis.set_visible(False)
+        for axis, ((shape, contrast), found) in zip(made.axes.flat, tasks, strict=False):
+            known = [row for row in found if row["cpu_seconds"] is not None]
+            names = [f"{row['code']} {row['scheme']}" for row in known]
+            colours = [DESIGN if row["code"] == "mesoforge" else RIVAL for row in known]
+            axis.barh(names, [row["cpu_seconds"] for row in known], color=colours, height=0.6)
+            what = f"contrast {contrast:g}" if contrast else "pores"
+            axis.set_title(f"{' x '.join(map(str, shape))}, {what}")
+            axis.set_xlabel("CPU s")
+            axis.invert_yaxis()
+        return made.data_uri()
+
+
 def convergence_figure(rows: Rows) -> str:
     """Return error against voxels a side, one panel per closed form, one line per scheme."""
     cases = [(case, list(group)) for case, group in groupby(rows, key=lambda row: row["case"])]

@@ -4,7 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from studies.bench import Bar, Rows, Section
-from studies.bench_figures import convergence_figure, ratio_figure, width_figure
+from studies.bench_figures import (
+    convergence_figure,
+    ratio_figure,
+    solver_figure,
+    width_figure,
+)
 from studies.process_gallery import gallery_figure, simulation_costs
 from studies.settings import BenchSettings
 
@@ -12,6 +17,25 @@ from studies.settings import BenchSettings
 def physics_sections() -> list[Section]:
     """Return the sections in the order they are measured: the quick ones first."""
     return [
+        Section(
+            "solvers",
+            "Elastic solver against muGrid",
+            "Full stiffness of one threshold Gaussian field, zero start, each code stopped by the "
+            "loosest residual that brings its value within 1e-6 of its own converged one. muGrid "
+            "takes its value from energies here, which is its faster way; its mean stresses and "
+            "single precision are in the results. Contrast 0 stands for pores.",
+            _solvers,
+            _solver_bars,
+            solver_figure,
+        ),
+        Section(
+            "many-cells",
+            "Labels for training",
+            "Strain fields of three load cases of 64^2 cells, contrast 10, single precision, every "
+            "field within 1e-4 of the converged one; measured on a sample and scaled to 10,000.",
+            _many_cells,
+            _many_cells_bars,
+        ),
         Section(
             "correlation",
             "Two-point correlation",
@@ -88,6 +112,76 @@ def physics_sections() -> list[Section]:
             lambda rows: [_none_broken(row) for row in rows],
         ),
     ]
+
+
+def _solvers(settings: BenchSettings) -> Sequence[Any]:
+    from studies.race_solvers import PEERS, race_stiffness
+
+    plan: list[tuple[tuple[int, ...], float, tuple[str, ...]]] = [
+        ((256, 256), 10.0, PEERS),
+        ((256, 256), 1000.0, PEERS[:1]),
+        ((256, 256), 0.0, PEERS[:1]),
+        ((64, 64, 64), 10.0, PEERS[:1]),
+        ((32, 32, 32), 1000.0, PEERS[:1]),
+        ((32, 32, 32), 0.0, PEERS[:1]),
+    ]
+    if settings.quick:
+        plan = [((32, 32), 10.0, PEERS), ((8, 8, 8), 10.0, PEERS[:1])]
+    return [
+        row
+        for shape, contrast, peers in plan
+        for row in race_stiffness(
+            shape, contrast, peers=peers, seed=settings.seed, repetitions=settings.repetitions
+        )
+    ]
+
+
+SOLVER_BARS = {(256, 10.0, "staggered"): 2.0, (64, 10.0, "staggered"): 8.0, (64, 10.0, "q1"): 3.0}
+"""Times the peer's speed by (side, contrast, scheme); elsewhere no slower."""
+
+
+def _solver_bars(rows: Rows) -> list[Bar]:
+    peers = {(tuple(r["shape"]), r["contrast"]): r for r in rows if r["code"] == "muGrid"}
+    bars = []
+    for row in rows:
+        if row["code"] != "mesoforge":
+            continue
+        shape, contrast, scheme = tuple(row["shape"]), row["contrast"], row["scheme"]
+        asked = SOLVER_BARS.get((shape[0], contrast, scheme), 1.0)
+        what = f"contrast {contrast:g}" if contrast else "pores"
+        name = f"{scheme} : q1 of muGrid, {' x '.join(map(str, shape))}, {what}"
+        peer = peers[shape, contrast]
+        if peer["cpu_seconds"] is None or row["cpu_seconds"] is None:
+            note = peer["note"] or row["note"]
+            bars.append(Bar(name, f"at least {asked:g} x", f"muGrid {note}", None))
+            continue
+        ratio = peer["cpu_seconds"] / row["cpu_seconds"]
+        measured = (
+            f"{ratio:.1f} x ({row['cpu_seconds']:.3g} s, {row['iterations']} iterations, against "
+            f"{peer['cpu_seconds']:.3g} s, {peer['iterations']})"
+        )
+        bars.append(Bar(name, f"at least {asked:g} x", measured, ratio >= asked))
+    return bars
+
+
+def _many_cells(settings: BenchSettings) -> Sequence[Any]:
+    from studies.race_solvers import race_many_cells
+
+    cells, side = (4, 32) if settings.quick else (256, 64)
+    return [race_many_cells(cells, side=side, seed=settings.seed, repetitions=settings.repetitions)]
+
+
+def _many_cells_bars(rows: Rows) -> list[Bar]:
+    bars = []
+    for row in rows:
+        minutes = row["cpu_seconds"] / 60
+        measured = (
+            f"{minutes:.2f} CPU min ({row['ms_per_load_case']:.2f} ms per load case; fields within "
+            f"{row['field_error']:.1e}; {row['cells']} cells measured)"
+        )
+        name = f"10,000 cells of {row['side']}^2, 3 load cases"
+        bars.append(Bar(name, "at most 5 CPU min", measured, minutes <= 5.0))
+    return bars
 
 
 def _correlation(settings: BenchSettings) -> Sequence[Any]:

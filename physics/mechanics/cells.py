@@ -177,7 +177,11 @@ def _solve_group(
 
 
 def bracket(
-    problem: CellProblem, macro: Float[Tensor, "batch load n"], states: list[TrialState]
+    problem: CellProblem,
+    macro: Float[Tensor, "batch load n"],
+    states: list[TrialState],
+    *,
+    lower: bool = True,
 ) -> Bracket:
     """Return guaranteed bounds of the discrete energies E_l : C* : E_m of any trial states.
 
@@ -185,7 +189,7 @@ def bracket(
     compatible. Below: the trial stress plus the reference stress of the Green correction is
     divergence-free; with the mean stresses M and the complementary energies Q of such fields,
     C* >= M^T Q^-1 M. Both hold for quadratic forms (Loewner order). A cell with pores has no
-    finite complementary energy here: its lower bound is 0.
+    finite complementary energy here: its lower bound is 0, as is every one with `lower` False.
     """
     upper = _energies(problem, [s.strain for s in states], [s.stress for s in states])
     value = upper
@@ -193,8 +197,12 @@ def bracket(
         # The energy is stationary in the displacement: its gradient needs the explicit part only.
         strains = [state.strain.detach() for state in states]
         value = _energies(problem, strains, [problem.stress(strain) for strain in strains])
-    lower, one_sided = _complementary_bound(problem.detach(), macro, states)
-    return Bracket(_symmetric(value), lower, _symmetric(upper), one_sided)
+    if lower:
+        below, one_sided = _complementary_bound(problem.detach(), macro, states)
+    else:
+        below = torch.zeros_like(upper)
+        one_sided = torch.ones(problem.batch, dtype=torch.bool, device=problem.device)
+    return Bracket(_symmetric(value), below, _symmetric(upper), one_sided)
 
 
 def _complementary_bound(

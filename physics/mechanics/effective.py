@@ -56,6 +56,7 @@ def effective_property(
     max_iterations: int,
     dtype: torch.dtype,
     prestress: Float[Tensor, "batch 1 *field"] | None = None,
+    lower: bool = True,
 ) -> EffectiveProperty:
     """Return the effective matrix of every cell under the unit macroscopic gradients.
 
@@ -82,7 +83,7 @@ def effective_property(
                 max_iterations=max_iterations,
                 dtype=dtype,
             )
-        brackets.append(bracket(cells, macro[part], states))
+        brackets.append(bracket(cells, macro[part], states, lower=lower))
         records.append(record)
         if prestress is not None:
             strains = torch.cat([cells.energies(s.strain, prestress[part]) for s in states], 1)

@@ -144,6 +144,7 @@ def effective_stiffness(
     tolerance: float | None = None,
     bracket: bool = False,
     bracket_tolerance: float | None = None,
+    lower: bool = True,
     orientations: Float[Tensor, "batch 4 *space"] | None = None,
     eigenstrain: Float[Tensor, "..."] | Sequence[float | int] | None = None,
     displacement: Float[Tensor, "batch n dim *space"] | None = None,
@@ -156,7 +157,8 @@ def effective_stiffness(
     scheme: a conforming q1 displacement above, an equilibrated stress below (see
     `continuum_bounds` for what exactly is guaranteed). `bracket_tolerance` refines the voxels of
     cells whose relative `width` is above it, up to 4 times; `width` says what was reached.
-    `tolerance` None is 1e-4, and 0.01 / sqrt(contrast) in a bracket.
+    `tolerance` None is 1e-4, and 0.01 / sqrt(contrast) in a bracket. `lower=False` leaves out the
+    discrete lower bound (`one_sided`), for about one iteration less.
 
     Other arguments and errors as in `solve_elasticity`, with all unit loads. At the discrete level
     `.value` is differentiable with respect to float fractions by the self-adjoint identity
@@ -191,6 +193,7 @@ def effective_stiffness(
     return effective_property(
         problem,
         prestress=prestress,
+        lower=lower,
         displacement=displacement,
         tolerance=1e-4 if tolerance is None else tolerance,
         max_iterations=max_iterations,
