@@ -23,7 +23,8 @@ def physics_sections() -> list[Section]:
             "Full stiffness of one threshold Gaussian field, zero start, each code stopped by the "
             "loosest residual that brings its value within 1e-6 of its own converged one. muGrid "
             "takes its value from energies here, which is its faster way; its mean stresses and "
-            "single precision are in the results. Contrast 0 stands for pores.",
+            "single precision are in the results. Our iterations run in single precision with a "
+            "double-precision residual.",
             _solvers,
             _solver_bars,
             solver_figure,

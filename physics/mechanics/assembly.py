@@ -1,5 +1,7 @@
 """The sparse matrix of u -> -div C grad u, from the gradient's answer to single unknowns."""
 
+from math import prod
+
 import numpy as np
 import torch
 from jaxtyping import Float
@@ -8,8 +10,8 @@ from torch import Tensor
 
 from physics.mechanics.problem import CellProblem
 
-REACH = 1
-"""Voxels around an unknown in which its gradient is not zero, along each axis."""
+REACH = 2
+"""Voxels around an unknown beyond which its gradient is surely zero."""
 
 Offset = tuple[int, ...]
 
@@ -21,11 +23,11 @@ def assembled(problem: CellProblem) -> sparse.csr_array:
     W(q - I) : C(q) : W(q - J). Samples are diagonal blocks. The law must be the same at all
     quadrature points of a voxel, as the laws of this package are.
     """
-    law = _law(problem)
     shapes = _impulses(problem)
+    law = _law(problem, next(iter(shapes[0].values())).shape[1])
     entries = _stencil(law, shapes)
     batch, space = problem.batch, problem.shape
-    voxels = np.arange(int(np.prod(space)), dtype=np.int32).reshape(space)
+    voxels = np.arange(prod(space), dtype=np.int32).reshape(space)
     axes = tuple(range(len(space)))
     columns, values, counts = [], [], []
     ahead = {o: np.roll(voxels, [-s for s in o], axes).reshape(-1) for _, _, o in entries}
@@ -43,36 +45,40 @@ def assembled(problem: CellProblem) -> sparse.csr_array:
     matrix = sparse.csr_array(
         (np.concatenate(values), np.concatenate(columns), pointer), shape=(size, size)
     )
-    if min(space) < 2 * REACH + 1:
+    if min(space) < 4 * REACH + 1:
         matrix.sum_duplicates()
     matrix.eliminate_zeros()
     return matrix
 
 
-def _law(problem: CellProblem) -> dict[tuple[int, int], Float[Tensor, "batch *space"]]:
-    """Return the components C_kl of the law that are not zero everywhere."""
-    n = problem.components
-    unit = torch.eye(n, dtype=torch.float64, device=problem.device).expand(problem.batch, n, n)
-    stress = problem.stress(problem.spread(unit))
-    for _ in problem.points:
-        stress = stress.select(3, 0)
-    return {
-        (k, m): stress[:, m, k]
-        for k in range(n)
-        for m in range(n)
-        if k == m or bool(stress[:, m, k].any())
-    }
+def _law(
+    problem: CellProblem, components: int
+) -> dict[tuple[int, int], Float[Tensor, "batch *space"]]:
+    """Return the entries C_kl of the law that are not zero everywhere."""
+    found = {}
+    rest = (*problem.points, *problem.shape)
+    for k in range(components):
+        strain = torch.zeros(components, dtype=torch.float64, device=problem.device)
+        strain[k] = 1.0
+        strain = strain.view(1, 1, -1, *[1] * len(rest))
+        stress = problem.stress(strain.expand(problem.batch, 1, components, *rest))[:, 0]
+        for _ in problem.points:
+            stress = stress.select(2, 0)
+        for m in range(components):
+            if k == m or bool(stress[:, m].any()):
+                found[m, k] = stress[:, m].clone()
+    return found
 
 
 def _impulses(problem: CellProblem) -> list[dict[Offset, Float[Tensor, "points n"]]]:
     """Return, per component of the unknown, its gradient at each voxel beside a unit value."""
-    dim, c, n = len(problem.shape), problem.unknowns, problem.components
-    side = 2 * REACH + 3
+    dim, c = len(problem.shape), problem.unknowns
+    side = 2 * REACH + 1
     middle = (side // 2,) * dim
     unit = torch.zeros(1, c, c, *[side] * dim, dtype=torch.float64, device=problem.device)
     for i in range(c):
         unit[(0, i, i, *middle)] = 1.0
-    gradient = problem.gradient(unit)[0].reshape(c, n, -1, *[side] * dim)
+    gradient = problem.gradient(unit)[0].reshape(c, -1, prod(problem.points), *[side] * dim)
     found = []
     for answer in gradient:
         voxels = torch.nonzero(answer.abs().sum((0, 1))).tolist()

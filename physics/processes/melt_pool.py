@@ -164,7 +164,8 @@ def _reach(down: float, across: float, beam: Beam, alloy: Alloy) -> float:
             method="bounded",
             options={"xatol": 1e-4 * behind},
         )
-        return -float(hottest.fun) - alloy.melting_temperature_k
+        height = float(hottest.fun)  # pyright: ignore[reportAttributeAccessIssue]
+        return -height - alloy.melting_temperature_k
 
     if excess(0.0) <= 0:
         return 0.0
