@@ -188,9 +188,9 @@ def mugrid_stiffness(
     doi:10.1016/j.jcp.2022.111151; Ladecky et al. 2023, doi:10.1016/j.amc.2023.127835). The mean
     stresses are those of the code; with `from_energy` the work of its residuals is taken off.
     """
-    import muGrid
-    from muGrid.Preconditioners import make_reference_stiffness_preconditioner
-    from muGrid.Solvers import conjugate_gradients
+    import muGrid  # pyright: ignore[reportMissingImports]
+    from muGrid.Preconditioners import make_reference_stiffness_preconditioner  # pyright: ignore[reportMissingImports]
+    from muGrid.Solvers import conjugate_gradients  # pyright: ignore[reportMissingImports]
 
     dim, shape, unit = phases.ndim, list(phases.shape), [1.0] * phases.ndim
     lames, shears = ([getattr(m, name) for m in materials] for name in ("lame", "shear"))

@@ -58,7 +58,7 @@ def _against_pymks(a: torch.Tensor, periodic: bool, label: str, repetitions: int
     own = partial(two_point_correlation, a.float(), periodic=periodic)
     if installed_version("pymks") is None:
         return Contest(label, "pymks", race({"own": own}, repetitions=repetitions)["own"], None)
-    from pymks.fmks.correlations import two_point_stats
+    from pymks.fmks.correlations import two_point_stats  # pyright: ignore[reportMissingImports]
 
     fields = a.numpy().astype(float)
 
@@ -136,8 +136,8 @@ def _per_step(run: Callable[[int], Callable[[], object]], repetitions: int, step
 def _evoxels_steps(start: torch.Tensor, repetitions: int, steps: int) -> float | None:
     if installed_version("evoxels") is None:
         return None
-    import evoxels
-    from evoxels.precompiled_solvers.cahn_hilliard import run_cahn_hilliard_solver
+    import evoxels  # pyright: ignore[reportMissingImports]
+    from evoxels.precompiled_solvers.cahn_hilliard import run_cahn_hilliard_solver  # pyright: ignore[reportMissingImports]
 
     space = (start.shape[0], start.shape[1], start.shape[2])
 

@@ -1,17 +1,19 @@
 """Solve batches of periodic cells and bracket their effective property, slab by slab."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from microstructures import ConvergenceError, DataError
+from physics.mechanics.green import GreenOperator
 from physics.mechanics.krylov import conjugate_gradients
-from physics.mechanics.problem import CellProblem
+from physics.mechanics.problem import CellProblem, Operator
 
-SLAB_VALUES = 24576
+SLAB_VALUES = 131072
 """Values of one field (all loads, all components) that a slab of small cells holds on a CPU."""
 
 GROUP_VALUES = 2**20
@@ -25,15 +27,65 @@ ROUND_OFF = 2e-14
 
 
 @dataclass(frozen=True)
-class TrialState:
-    """Trial fields of some cells in float64: what the energies and the certificate need."""
+class Loading:
+    """Load cases of some cells: uniform gradients E, less the stress that eigenstrains take off."""
 
+    problem: CellProblem
+    macro: Float[Tensor, "batch load n"]
+    prestress: Float[Tensor, "batch 1 *field"] | None
+    force: Float[Tensor, "batch load c *space"]
+    """div(C : E - prestress)."""
+
+    @classmethod
+    def of(
+        cls,
+        problem: CellProblem,
+        macro: Float[Tensor, "batch load n"],
+        prestress: Float[Tensor, "batch 1 *field"] | None = None,
+    ) -> "Loading":
+        """Return the loading with its force."""
+        force = problem.load_force(macro)
+        if prestress is not None:
+            force = force - problem.divergence(prestress)
+        return cls(problem, macro, prestress, force)
+
+    def cases(self, start: int, stop: int) -> "Loading":
+        """Return some of the load cases."""
+        macro, force = self.macro[:, start:stop], self.force[:, start:stop]
+        return Loading(self.problem, macro, self.prestress, force)
+
+    def scale(self) -> Float[Tensor, "batch load"]:
+        """Return the size of the stress C : E, summed like a field over the voxels."""
+        mean = torch.linalg.vector_norm(self.macro @ self.problem.mean_law(), dim=-1)
+        return mean * _voxels(self.problem) ** 0.5
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """A trial displacement of some cells in float64, its force, and its fields when asked for."""
+
+    loading: Loading
     displacement: Float[Tensor, "batch load c *space"]
-    strain: Float[Tensor, "batch load n *points"]
-    stress: Float[Tensor, "batch load n *points"]
-    correction: Float[Tensor, "batch load c *space"]
-    """Green operator times the residual force: the next step of a fixed-point iteration."""
+    force: Float[Tensor, "batch load c *space"]
+    """div stress."""
     residual_norm: Float[Tensor, "batch load"]
+
+    @cached_property
+    def strain(self) -> Float[Tensor, "batch load n *points"]:
+        """E + grad u."""
+        problem = self.loading.problem
+        return problem.spread(self.loading.macro) + problem.gradient(self.displacement)
+
+    @cached_property
+    def stress(self) -> Float[Tensor, "batch load n *points"]:
+        """C : strain - prestress."""
+        stress, prestress = self.loading.problem.stress(self.strain), self.loading.prestress
+        return stress if prestress is None else stress - prestress
+
+    @cached_property
+    def correction(self) -> Float[Tensor, "batch load c *space"]:
+        """Green operator times the force: the next step of a fixed-point iteration."""
+        return self.loading.problem.green(torch.float64)(self.force)
 
 
 @dataclass(frozen=True)
@@ -67,26 +119,20 @@ def slabs(problem: CellProblem, loads: int) -> Iterator[slice]:
 def trial_state(
     problem: CellProblem,
     macro: Float[Tensor, "batch load n"],
-    displacement: Float[Tensor, "batch load c *space"] | None,
-    prestress: Float[Tensor, "batch 1 *field"] | None = None,
+    displacement: Float[Tensor, "batch load c *space"],
 ) -> TrialState:
-    """Return the fields of a trial displacement under macroscopic gradients, in float64.
+    """Return a trial displacement under macroscopic gradients with its force."""
+    loading = Loading.of(problem, macro)
+    force = loading.force - problem.operator(macro.shape[1], torch.float64)(displacement)
+    _, norm = _measured(problem.green(torch.float64), force)
+    return TrialState(loading, displacement, force, norm)
 
-    `prestress`, if any, is the stress that eigenstrains take off: stress = C : strain - prestress.
-    """
-    space = problem.shape
-    strain = problem.spread(macro)
-    if displacement is None:
-        displacement = macro.new_zeros(*macro.shape[:2], problem.unknowns, *space)
-    else:
-        strain = strain + problem.gradient(displacement)
-    stress = problem.stress(strain)
-    if prestress is not None:
-        stress = stress - prestress
-    force = problem.divergence(stress)
-    correction = problem.green(torch.float64)(force)
+
+def _measured(green: GreenOperator, force: Tensor) -> tuple[Tensor, Float[Tensor, "batch load"]]:
+    """Return G f in the precision of f, and sqrt(f . G f)."""
+    correction = green(force)
     square = torch.linalg.vecdot(force.flatten(2), correction.flatten(2))
-    return TrialState(displacement, strain, stress, correction, square.clamp_min(0.0).sqrt())
+    return correction, square.clamp_min(0.0).sqrt().to(torch.float64)
 
 
 def solve_cells(
@@ -115,15 +161,15 @@ def solve_cells(
         # transform pays for fresh pages.
         torch.empty(4_000_000, dtype=torch.float64)
         group = max(1, GROUP_VALUES // (problem.unknowns * _voxels(problem)))
+    loading, operator = Loading.of(problem, macro, prestress), lru_cache(problem.operator)
     parts = [
         _solve_group(
-            problem,
-            macro[:, start : start + group],
+            loading.cases(start, start + group),
             None if displacement is None else displacement[:, start : start + group],
+            operator,
             tolerance,
             max_iterations,
             dtype,
-            prestress,
         )
         for start in range(0, loads, group)
     ]
@@ -132,29 +178,29 @@ def solve_cells(
 
 
 def _solve_group(
-    problem: CellProblem,
-    macro: Tensor,
+    loading: Loading,
     displacement: Tensor | None,
+    operator: Callable[[int, torch.dtype], Operator],
     tolerance: float,
     max_iterations: int,
     dtype: torch.dtype,
-    prestress: Tensor | None,
 ) -> tuple[TrialState, Convergence]:
-    state = trial_state(problem, macro, None, prestress)
-    # A free expansion leaves a stress of round-off: its scale is what the strain alone would give.
-    total = state.stress if prestress is None else state.stress + prestress
-    stress_norm = torch.linalg.vector_norm(total.flatten(2), dim=-1)
-    tiny = torch.finfo(torch.float64).tiny
-    scale = torch.maximum(state.residual_norm, stress_norm * (ROUND_OFF / tolerance))
+    loads, green = loading.macro.shape[1], loading.problem.green(dtype)
+    exact = operator(loads, torch.float64)
+    force, moved = loading.force, displacement
+    correction, norm = _measured(green, force.to(dtype))
+    scale = torch.maximum(norm, loading.scale() * (ROUND_OFF / tolerance))
     limit = tolerance * scale
-    if displacement is not None:
-        state = trial_state(problem, macro, displacement, prestress)
+    if moved is not None:
+        force = loading.force - exact(moved)
+        correction, norm = _measured(green, force.to(dtype))
     iterations = torch.zeros_like(limit, dtype=torch.int64)
+    tiny = torch.finfo(torch.float64).tiny
     reachable = 3e-6 if dtype is torch.float32 else 1e-13
     before = torch.inf
-    while not bool((state.residual_norm <= limit).all()):
+    while not bool((norm <= limit).all()):
         used = int(iterations.max())
-        open_norm = float((state.residual_norm / limit.clamp_min(tiny)).max())
+        open_norm = float((norm / limit.clamp_min(tiny)).max())
         if used >= max_iterations or not open_norm < 0.5 * before:
             raise ConvergenceError(
                 f"the FFT solver's residual is {open_norm * tolerance:.3g} after {used} iterations "
@@ -163,17 +209,21 @@ def _solve_group(
             )
         before = open_norm
         step, counts = conjugate_gradients(
-            problem.operator(macro.shape[1], dtype),
-            problem.green(dtype),
-            problem.divergence(state.stress).to(dtype),
+            operator(loads, dtype),
+            green,
+            force.to(dtype, copy=True),
+            z=correction,
             # A little below the limit, so that the float64 check does not ask for a second round.
-            target=torch.maximum(0.95 * limit, reachable * state.residual_norm).to(dtype),
+            target=torch.maximum(0.95 * limit, reachable * norm).to(dtype),
             max_iterations=max_iterations - used,
         )
         iterations += counts
-        moved = state.displacement + step.to(torch.float64)
-        state = trial_state(problem, macro, moved, prestress)
-    return state, Convergence(iterations, state.residual_norm / scale.clamp_min(tiny))
+        moved = step.to(torch.float64) if moved is None else moved + step
+        force = loading.force - exact(moved)
+        correction, norm = _measured(green, force.to(dtype))
+    moved = torch.zeros_like(force) if moved is None else moved
+    state = TrialState(loading, moved, force, norm)
+    return state, Convergence(iterations, norm / scale.clamp_min(tiny))
 
 
 def bracket(
@@ -191,8 +241,7 @@ def bracket(
     C* >= M^T Q^-1 M. Both hold for quadratic forms (Loewner order). A cell with pores has no
     finite complementary energy here: its lower bound is 0, as is every one with `lower` False.
     """
-    upper = _energies(problem, [s.strain for s in states], [s.stress for s in states])
-    value = upper
+    value = upper = _upper_energies(problem.detach(), macro, states)
     if torch.is_grad_enabled() and problem.requires_grad:
         # The energy is stationary in the displacement: its gradient needs the explicit part only.
         strains = [state.strain.detach() for state in states]
@@ -203,6 +252,22 @@ def bracket(
         below = torch.zeros_like(upper)
         one_sided = torch.ones(problem.batch, dtype=torch.bool, device=problem.device)
     return Bracket(_symmetric(value), below, _symmetric(upper), one_sided)
+
+
+def _upper_energies(problem: CellProblem, macro: Tensor, states: list[TrialState]) -> Tensor:
+    """Return the means of eps_l : C : eps_m from forces: E C E - (f_l . u_m + u_l . r_m) / N.
+
+    f are the forces of zero displacement, r those of u. No strain or stress is formed.
+    """
+    fields = [(s.displacement, s.loading.force, s.force) for s in states]
+    flat = [[field.flatten(2) for field in entry] for entry in fields]
+    blocks: list[list[Tensor]] = []
+    for i, (moved, first, _) in enumerate(flat):
+        # The whole is symmetric: one triangle of blocks is enough.
+        row = [blocks[j][i].mT for j in range(i)]
+        blocks.append(row + [first @ u.mT + moved @ r.mT for u, _, r in flat[i:]])
+    work = torch.cat([torch.cat(row, 2) for row in blocks], 1)
+    return macro @ problem.mean_law() @ macro.mT - work / _voxels(problem)
 
 
 def _complementary_bound(

@@ -39,6 +39,17 @@ def to_centres(edge_field: Float[Tensor, "*dims"], *axes: int) -> Float[Tensor, 
     return edge_field
 
 
+def add_weighted(
+    weights: Float[Tensor, "batch load"],
+    field: Float[Tensor, "batch *space"],
+    total: Float[Tensor, "batch load *space"],
+) -> None:
+    """Add a field with one weight per sample and load to `total`; zero weights cost nothing."""
+    for load in weights.any(0).nonzero().flatten().tolist():
+        weight = weights[:, load].view(-1, *[1] * (field.ndim - 1))
+        total[:, load].addcmul_(field, weight)
+
+
 @lru_cache(maxsize=16)
 def difference_symbols(
     shape: tuple[int, ...], device: torch.device

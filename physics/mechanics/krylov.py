@@ -9,6 +9,9 @@ from torch import Tensor
 
 from physics.mechanics.problem import Operator
 
+LARGE = 2**16
+"""Values of one field above which dot products are taken one by one, without their terms' array."""
+
 CHECK_EVERY = 8
 """Iterations after which the block method measures the residual in any case."""
 
@@ -34,11 +37,13 @@ def conjugate_gradients(
     *,
     target: Float[Tensor, "batch load"],
     max_iterations: int,
+    z: Float[Tensor, "batch load c *space"] | None = None,
     history: History | None = None,
 ) -> tuple[Float[Tensor, "batch load c *space"], Int[Tensor, "batch load"]]:
     """Solve A x = r until sqrt(r . M r) <= target for every load of every sample.
 
-    Samples that are done leave the batch. `r` is overwritten; `history` takes every residual.
+    Samples that are done leave the batch. `r` is overwritten; `z` is `precondition(r)`, where it
+    is known; `history` takes every residual.
 
     Returns:
         x, and the iterations that each load case took (`max_iterations` where it is not done).
@@ -47,7 +52,7 @@ def conjugate_gradients(
     counts = torch.full(r.shape[:2], max_iterations, device=r.device)
     active = torch.arange(r.shape[0], device=r.device)
     x = solution
-    z = precondition(r)
+    z = precondition(r) if z is None else z
     rz = _dot(r, z)
     p = z.clone()
     for iteration in range(max_iterations + 1):
@@ -75,7 +80,7 @@ def conjugate_gradients(
         z = precondition(r)
         rz, rz_before = _dot(r, z), rz
         beta = torch.where(rz_before > 0.0, rz / rz_before, 0.0)
-        p.mul_(_spread(beta, p)).add_(z)
+        torch.addcmul(z, p, _spread(beta, p), out=p)
     if x is not solution:
         solution[active] = x
     return solution, counts
@@ -172,7 +177,10 @@ def _solved(
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    return torch.linalg.vecdot(a.flatten(2), b.flatten(2))
+    if a[0, 0].numel() < LARGE:
+        return torch.linalg.vecdot(a.flatten(2), b.flatten(2))
+    pairs = zip(a.flatten(2).flatten(0, 1), b.flatten(2).flatten(0, 1), strict=True)
+    return torch.stack([torch.dot(x, y) for x, y in pairs]).view(a.shape[:2])
 
 
 def _spread(scalars: Tensor, field: Tensor) -> Tensor:

@@ -127,6 +127,17 @@ class AnisotropicLaw(Law):
         return AnisotropicLaw(self.stiffness.to(dtype))
 
 
+def mean_isotropic(
+    lame: Float[Tensor, "batch *space"], shear: Float[Tensor, "batch c *space"]
+) -> Float[Tensor, "batch n n"]:
+    """Return the mean of lame 1 x 1 + 2 G I; G has one component, or one per strain component."""
+    dim = lame.ndim - 1
+    n = dim * (dim + 1) // 2
+    matrix = torch.diag_embed((2.0 * shear.flatten(2).mean(2)).expand(-1, n))
+    matrix[:, :dim, :dim] += lame.flatten(1).mean(1).view(-1, 1, 1)
+    return matrix
+
+
 def isotropic_reference_stress(strain: Tensor, ratio: float, dim: int) -> Tensor:
     """Return ratio tr(eps) 1 + 2 eps: the stress in a material of shear modulus 1."""
     pressure = ratio * strain[:, :, :dim].sum(2, keepdim=True)

@@ -19,8 +19,14 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physics.mechanics.green import GreenOperator
-from physics.mechanics.grid import SHEAR_PAIRS, backward, forward
-from physics.mechanics.laws import ConductionLaw, IsotropicLaw, Law, isotropic_reference_stress
+from physics.mechanics.grid import SHEAR_PAIRS, add_weighted, backward, forward
+from physics.mechanics.laws import (
+    ConductionLaw,
+    IsotropicLaw,
+    Law,
+    isotropic_reference_stress,
+    mean_isotropic,
+)
 from physics.mechanics.nodal_green import corner_conduction_green, corner_elastic_green
 from physics.mechanics.nodal_stencil import NodalConductionStencil, NodalElasticStencil
 from physics.mechanics.problem import CellProblem, LawOperator, Operator
@@ -65,6 +71,18 @@ class CornerElement:
         for j in range(1, dim):
             total = total + self._transposed(grids[j], j, dim)
         return total / count**dim
+
+    def slopes(self, field: Float[Tensor, "batch *space"]) -> list[Tensor]:
+        """Return minus the transposed `partials` of a field constant in each voxel, per axis."""
+        dim = field.ndim - 1
+        slopes = []
+        for j in range(dim):
+            slope = field
+            for k in range(dim):
+                below = slope.roll(1, k - dim)
+                slope = slope - below if k == j else 0.5 * (slope + below)
+            slopes.append(slope)
+        return slopes
 
     def _partial(self, u: Tensor, j: int, dim: int) -> Tensor:
         """Return du/dx_j with one axis of points per axis of space, of length 1 along j."""
@@ -158,6 +176,28 @@ class NodalElasticity(NodalProblem):
     def reference_stress(self, strain: Tensor) -> Tensor:
         return isotropic_reference_stress(strain, self.ratio, self.unknowns)
 
+    def load_force(self, macro: Float[Tensor, "batch load n"]) -> Tensor:
+        law, dim = self.law, self.unknowns
+        if not (isinstance(law, IsotropicLaw) and law.shear.shape[1] == 1):
+            return super().load_force(macro)
+        force = macro.new_zeros(*macro.shape[:2], dim, *self.shape)
+        trace = macro[:, :, :dim].sum(2)
+        for i, slope in enumerate(self.element.slopes(law.lame)):
+            add_weighted(trace, slope, force[:, :, i])
+        slopes = self.element.slopes(law.shear[:, 0])
+        for i, slope in enumerate(slopes):
+            add_weighted(2.0 * macro[:, :, i], slope, force[:, :, i])
+        for place, (i, j) in enumerate(SHEAR_PAIRS[dim], dim):
+            weight = 2.0**0.5 * macro[:, :, place]
+            add_weighted(weight, slopes[j], force[:, :, i])
+            add_weighted(weight, slopes[i], force[:, :, j])
+        return force
+
+    def mean_law(self) -> Float[Tensor, "batch n n"]:
+        if isinstance(self.law, IsotropicLaw):
+            return mean_isotropic(self.law.lame, self.law.shear)
+        return super().mean_law()
+
     def operator(self, loads: int, dtype: torch.dtype) -> Operator:
         law = self.law
         if not (isinstance(law, IsotropicLaw) and law.shear.shape[1] == 1):
@@ -194,6 +234,16 @@ class NodalConduction(NodalProblem):
 
     def reference_stress(self, strain: Tensor) -> Tensor:
         return strain
+
+    def load_force(self, macro: Float[Tensor, "batch load n"]) -> Tensor:
+        law = self.law
+        if not isinstance(law, ConductionLaw):
+            return super().load_force(macro)
+        force = macro.new_zeros(*macro.shape[:2], 1, *self.shape)
+        fields = law.conductivity.unbind(1) * (self.components // law.conductivity.shape[1])
+        for j, k in enumerate(fields):
+            add_weighted(macro[:, :, j], self.element.slopes(k)[j], force[:, :, 0])
+        return force
 
     def operator(self, loads: int, dtype: torch.dtype) -> Operator:
         law = self.law

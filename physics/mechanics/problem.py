@@ -84,6 +84,16 @@ class CellProblem(ABC):
     def operator(self, loads: int, dtype: torch.dtype) -> Operator:
         """Return the fast u -> -div C grad u for `loads` load cases per sample."""
 
+    def load_force(self, macro: Float[Tensor, "batch load n"]) -> Tensor:
+        """Return div C E, `(batch, load, c, *space)`, of uniform gradients E."""
+        return self.divergence(self.stress(self.spread(macro)))
+
+    def mean_law(self) -> Float[Tensor, "batch n n"]:
+        """Return the volume mean of C: Voigt's matrix."""
+        n = self.components
+        unit = torch.eye(n, dtype=torch.float64, device=self.device).expand(self.batch, n, n)
+        return torch.cat([self.mean(self.stress(self.spread(e))) for e in unit.split(1, 1)], 1)
+
     @abstractmethod
     def has_pores(self) -> Bool[Tensor, " batch"]:
         """Return per sample whether some point carries nothing."""

@@ -78,6 +78,14 @@ class SkeletonElasticity(StaggeredElasticity):
         shear = 2.0 * self.shear[:, None, dim:] * strain[:, :, dim:]
         return torch.cat((normal, shear), 2)
 
+    def load_force(self, macro: Float[Tensor, "batch load n"]) -> Tensor:
+        """Return div C E of uniform strains E."""
+        return CellProblem.load_force(self, macro)
+
+    def mean_law(self) -> Float[Tensor, "batch n n"]:
+        """Return the volume mean of C."""
+        return CellProblem.mean_law(self)
+
     def operator(self, loads: int, dtype: torch.dtype) -> ShiftProgram:
         """Return the fast u -> -div C grad u for `loads` load cases per sample."""
         dim = self.unknowns

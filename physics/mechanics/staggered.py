@@ -16,8 +16,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from physics.mechanics.green import GreenOperator, conduction_green, elastic_green
-from physics.mechanics.grid import SHEAR_PAIRS, backward, forward, harmonic_below, to_centres
-from physics.mechanics.laws import ConductionLaw, IsotropicLaw, isotropic_reference_stress
+from physics.mechanics.grid import (
+    SHEAR_PAIRS,
+    add_weighted,
+    backward,
+    forward,
+    harmonic_below,
+    to_centres,
+)
+from physics.mechanics.laws import (
+    ConductionLaw,
+    IsotropicLaw,
+    isotropic_reference_stress,
+    mean_isotropic,
+)
 from physics.mechanics.problem import CellProblem
 from physics.mechanics.stencil import ConductionStencil, ElasticStencil, HaloStencil
 
@@ -99,6 +111,25 @@ class StaggeredElasticity(CellProblem):
     def green(self, dtype: torch.dtype) -> GreenOperator:
         """Return the reference material's Green operator."""
         return elastic_green(self.shape, self.ratio, dtype, self.lame.device)
+
+    def load_force(self, macro: Float[Tensor, "batch load n"]) -> Tensor:
+        """Return div C E of uniform strains E: differences of the moduli, weighted by E."""
+        dim = self.unknowns
+        force = macro.new_zeros(*macro.shape[:2], dim, *self.shape)
+        trace = macro[:, :, :dim].sum(2)
+        for i in range(dim):
+            add_weighted(trace, backward(self.lame, i - dim), force[:, :, i])
+            normal = backward(self.shear[:, i], i - dim)
+            add_weighted(2.0 * macro[:, :, i], normal, force[:, :, i])
+        for place, (i, j) in enumerate(SHEAR_PAIRS[dim], dim):
+            weight, edge = 2.0**0.5 * macro[:, :, place], self.shear[:, place]
+            add_weighted(weight, forward(edge, j - dim), force[:, :, i])
+            add_weighted(weight, forward(edge, i - dim), force[:, :, j])
+        return force
+
+    def mean_law(self) -> Float[Tensor, "batch n n"]:
+        """Return the volume mean of C in GPa: Voigt's matrix."""
+        return mean_isotropic(self.lame, self.shear)
 
     def operator(self, loads: int, dtype: torch.dtype) -> HaloStencil:
         """Return the fast u -> -div C grad u for `loads` load cases per sample."""
@@ -184,6 +215,18 @@ class FaceConduction(CellProblem):
     def green(self, dtype: torch.dtype) -> GreenOperator:
         """Return the reference material's Green operator."""
         return conduction_green(self.shape, dtype, self.faces.device)
+
+    def load_force(self, macro: Float[Tensor, "batch load dim"]) -> Tensor:
+        """Return div k E of uniform gradients E: differences of the conductivities."""
+        dim = self.components
+        force = macro.new_zeros(*macro.shape[:2], 1, *self.shape)
+        for i in range(dim):
+            add_weighted(macro[:, :, i], forward(self.faces[:, i], i - dim), force[:, :, 0])
+        return force
+
+    def mean_law(self) -> Float[Tensor, "batch dim dim"]:
+        """Return the volume mean of the faces' conductivities."""
+        return torch.diag_embed(self.faces.flatten(2).mean(2))
 
     def operator(self, loads: int, dtype: torch.dtype) -> HaloStencil:
         """Return the fast u -> -div k grad u for `loads` load cases per sample."""

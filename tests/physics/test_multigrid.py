@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from physics.mechanics import IsotropicElastic
-from physics.mechanics.cells import trial_state, unit_loads
+from physics.mechanics.cells import unit_loads
 from physics.mechanics.elasticity import elastic_problem
 from physics.mechanics.krylov import block_conjugate_gradients, conjugate_gradients
 from physics.mechanics.multigrid import multigrid
@@ -27,7 +27,7 @@ def smooth(*space: int, modulus_gpa: float = 0.0, seed: int = 0) -> CellProblem:
 
 def start_force(problem: CellProblem) -> torch.Tensor:
     macro = unit_loads(1, problem.components, problem.device)
-    return problem.divergence(trial_state(problem, macro, None).stress)
+    return problem.load_force(macro)
 
 
 @pytest.mark.parametrize("space", [(24, 20), (8, 10, 12)])
@@ -66,6 +66,5 @@ def test_pores_and_rigid_contrast_take_few_iterations_and_give_the_same_energy(m
     )
     energies = [(moved * force).flatten(2).sum(-1) for moved in (plain, quick)]
     torch.testing.assert_close(energies[1], energies[0], rtol=1e-8, atol=0.0)
-    print(taken, steps)
     assert int(steps.max()) <= 60
     assert int(taken.max()) > 2.5 * int(steps.max())
