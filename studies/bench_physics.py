@@ -11,6 +11,7 @@ from studies.bench_figures import (
     width_figure,
 )
 from studies.process_gallery import gallery_figure, simulation_costs
+from studies.race_contrast import contrast_bars, race_contrast
 from studies.settings import BenchSettings
 
 
@@ -28,6 +29,15 @@ def physics_sections() -> list[Section]:
             _solvers,
             _solver_bars,
             solver_figure,
+        ),
+        Section(
+            "contrast",
+            "Pores and high contrast",
+            "All loads of one threshold Gaussian field from zero to a residual of 1e-6, by the "
+            "Green operator and by block conjugate gradients with multigrid, its set-up included. "
+            "Double precision, one thread.",
+            _contrast,
+            contrast_bars,
         ),
         Section(
             "many-cells",
@@ -163,6 +173,17 @@ def _solver_bars(rows: Rows) -> list[Bar]:
         )
         bars.append(Bar(name, f"at least {asked:g} x", measured, ratio >= asked))
     return bars
+
+
+def _contrast(settings: BenchSettings) -> Sequence[Any]:
+    shapes = [(64, 64)] if settings.quick else [(256, 256), (64, 64, 64)]
+    rows = [
+        race_contrast(shape, contrast, seed=settings.seed)
+        for shape in shapes
+        for contrast in (0.0, 1e4)
+    ]
+    q1 = [race_contrast(shapes[0], c, scheme="q1", seed=settings.seed) for c in (0.0, 1e4)]
+    return rows + q1
 
 
 def _many_cells(settings: BenchSettings) -> Sequence[Any]:

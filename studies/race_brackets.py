@@ -10,12 +10,14 @@ from torch import Tensor
 
 from microstructures.seeds import generator_for
 from physics import IsotropicElastic, effective_conductivity, effective_stiffness
-from physics.mechanics.cells import MAX_ITERATIONS, bracket, solve_cells, unit_loads
+from physics.mechanics.cells import MAX_ITERATIONS, solve_cells
 from physics.mechanics.certificates import Certificate, certify_conductive, certify_elastic
 from physics.mechanics.conductivity import conduction_problem
 from physics.mechanics.continuum import ContinuumBounds, continuum_bounds
+from physics.mechanics.discrete_bounds import bracket
 from physics.mechanics.discretisation import elastic_problem
 from physics.mechanics.problem import CellProblem
+from physics.mechanics.trial_state import unit_loads
 from physics.processes import RandomField
 from studies.stopwatch import one_thread, race
 

@@ -9,13 +9,15 @@ from jaxtyping import Bool, Complex, Float, Shaped
 from torch import Tensor
 
 from microstructures import DataError
-from physics.mechanics.cells import bracket, joined, slabs, trial_state, unit_loads
+from physics.mechanics.cells import joined, slabs
 from physics.mechanics.conductivity import conduction_problem
 from physics.mechanics.crystals import ElasticMaterial
+from physics.mechanics.discrete_bounds import bracket
 from physics.mechanics.discretisation import elastic_problem
 from physics.mechanics.grid import SHEAR_PAIRS, difference_symbols
 from physics.mechanics.problem import CellProblem
 from physics.mechanics.staggered import mandel_at_centres, staggered_strain
+from physics.mechanics.trial_state import trial_state, unit_loads
 
 
 @dataclass(frozen=True)

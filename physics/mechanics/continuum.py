@@ -8,13 +8,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from microstructures import DataError
-from physics.mechanics.cells import MAX_ITERATIONS, joined, slabs, unit_loads
+from physics.mechanics.cells import MAX_ITERATIONS, joined, slabs
 from physics.mechanics.equilibrated import StressPotentials
 from physics.mechanics.laws import AnisotropicLaw, ConductionLaw, IsotropicLaw, Law
 from physics.mechanics.least_energy import LeastEnergy, least_energy
 from physics.mechanics.nodal import Q1, ROTATED, NodalConduction, NodalElasticity
 from physics.mechanics.problem import CellProblem
 from physics.mechanics.skeleton import skeleton_bound
+from physics.mechanics.trial_state import unit_loads
 
 CONVERGED = 0.01
 """Residual at contrast 1 whose square is small against the width of the bounds."""

@@ -8,16 +8,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from microstructures import DataError
-from physics.mechanics.cells import (
-    bracket,
-    check_settings,
-    joined,
-    slabs,
-    solve_cells,
-    unit_loads,
-)
+from physics.mechanics.cells import check_settings, joined, slabs, solve_cells
 from physics.mechanics.continuum import continuum_bounds
+from physics.mechanics.discrete_bounds import bracket
 from physics.mechanics.problem import CellProblem
+from physics.mechanics.trial_state import unit_loads
 
 
 @dataclass(frozen=True)

@@ -7,15 +7,7 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from physics.mechanics.cells import (
-    MAX_ITERATIONS,
-    TrialState,
-    check_settings,
-    joined,
-    slabs,
-    solve_cells,
-    unit_loads,
-)
+from physics.mechanics.cells import MAX_ITERATIONS, check_settings, joined, slabs, solve_cells
 from physics.mechanics.crystals import ElasticMaterial
 from physics.mechanics.discretisation import eigenstress, elastic_problem
 from physics.mechanics.effective import (
@@ -25,6 +17,7 @@ from physics.mechanics.effective import (
     effective_property,
 )
 from physics.mechanics.problem import CellProblem
+from physics.mechanics.trial_state import TrialState, unit_loads
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 
@@ -30,8 +30,8 @@ class Law(ABC):
         """Return the inverse law; infinite values are kept finite."""
 
     @abstractmethod
-    def pores(self) -> Bool[Tensor, " batch"]:
-        """Return per sample whether some voxel carries nothing."""
+    def contrast(self) -> Float[Tensor, " batch"]:
+        """Return the stiffest over the softest voxel of each sample: infinite with pores."""
 
     @abstractmethod
     def to(self, dtype: torch.dtype) -> "Law":
@@ -72,8 +72,9 @@ class IsotropicLaw(Law):
         deviation = torch.cat((stress[:, :, :dim] - share, stress[:, :, dim:]), 2)
         return deviation / (2.0 * _spread(self.shear, stress)).clamp_min(tiny)
 
-    def pores(self) -> Bool[Tensor, " batch"]:
-        return self.shear[:, 0].flatten(1).amin(1) <= 0.0
+    def contrast(self) -> Float[Tensor, " batch"]:
+        shear = self.shear[:, 0]
+        return torch.maximum(_spread_of(shear), _spread_of(self.lame + 2.0 * shear))
 
     def to(self, dtype: torch.dtype) -> "IsotropicLaw":
         return IsotropicLaw(self.lame.to(dtype), self.shear.to(dtype))
@@ -96,8 +97,8 @@ class ConductionLaw(Law):
         tiny = torch.finfo(self.conductivity.dtype).tiny
         return stress / _spread(self.conductivity, stress).clamp_min(tiny)
 
-    def pores(self) -> Bool[Tensor, " batch"]:
-        return self.conductivity.flatten(1).amin(1) <= 0.0
+    def contrast(self) -> Float[Tensor, " batch"]:
+        return _spread_of(self.conductivity)
 
     def to(self, dtype: torch.dtype) -> "ConductionLaw":
         return ConductionLaw(self.conductivity.to(dtype))
@@ -119,9 +120,8 @@ class AnisotropicLaw(Law):
     def strain(self, stress: Tensor) -> Tensor:
         return _applied(_pseudo_inverse(self.stiffness), stress)
 
-    def pores(self) -> Bool[Tensor, " batch"]:
-        trace = self.stiffness.diagonal(dim1=1, dim2=2).sum(-1)
-        return trace.flatten(1).amin(1) <= 0.0
+    def contrast(self) -> Float[Tensor, " batch"]:
+        return _spread_of(self.stiffness.diagonal(dim1=1, dim2=2).sum(-1))
 
     def to(self, dtype: torch.dtype) -> "AnisotropicLaw":
         return AnisotropicLaw(self.stiffness.to(dtype))
@@ -142,6 +142,12 @@ def isotropic_reference_stress(strain: Tensor, ratio: float, dim: int) -> Tensor
     """Return ratio tr(eps) 1 + 2 eps: the stress in a material of shear modulus 1."""
     pressure = ratio * strain[:, :, :dim].sum(2, keepdim=True)
     return torch.cat((2.0 * strain[:, :, :dim] + pressure, 2.0 * strain[:, :, dim:]), 2)
+
+
+def _spread_of(moduli: Float[Tensor, "batch *field"]) -> Float[Tensor, " batch"]:
+    """Return the largest over the smallest value of each sample, infinite where that is 0."""
+    low, high = moduli.flatten(1).aminmax(dim=1)
+    return torch.where(low > 0.0, high / low, torch.inf)
 
 
 def _spread(values: Float[Tensor, "batch c *space"], field: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from physics.mechanics.cells import GROUP_VALUES
+from physics.mechanics.iterations import GROUP_VALUES
 from physics.mechanics.krylov import conjugate_gradients
 from physics.mechanics.problem import Operator
 

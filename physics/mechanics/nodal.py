@@ -15,7 +15,7 @@ along one axis; a gradient along axis j is a difference along j and a mean along
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from physics.mechanics.green import GreenOperator
@@ -134,8 +134,12 @@ class NodalProblem(CellProblem):
     def strain(self, stress: Tensor) -> Tensor:
         return self.law.strain(stress)
 
-    def has_pores(self) -> Bool[Tensor, " batch"]:
-        return self.law.pores()
+    @property
+    def rigid_pieces(self) -> bool:
+        return len(self.element.offsets) > 1
+
+    def contrast(self) -> Float[Tensor, " batch"]:
+        return self.law.contrast()
 
     def centred(self, field: Tensor) -> Tensor:
         return field.mean(3) if self.points else field

@@ -41,6 +41,9 @@ class CellProblem(ABC):
     points: tuple[int, ...] = ()
     """Quadrature points of a voxel, as axes between the components and the voxels."""
 
+    rigid_pieces: bool = True
+    """Whether connected voxels move together: false where a scheme has hourglass modes."""
+
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
@@ -95,8 +98,12 @@ class CellProblem(ABC):
         return torch.cat([self.mean(self.stress(self.spread(e))) for e in unit.split(1, 1)], 1)
 
     @abstractmethod
+    def contrast(self) -> Float[Tensor, " batch"]:
+        """Return the stiffest over the softest point of each sample: infinite with pores."""
+
     def has_pores(self) -> Bool[Tensor, " batch"]:
         """Return per sample whether some point carries nothing."""
+        return self.contrast().isinf()
 
     def spread(self, uniform: Float[Tensor, "batch load n"]) -> Tensor:
         """Return uniform gradients as fields, without copying."""
@@ -134,6 +141,16 @@ class CellProblem(ABC):
     def centred_stress(self, stress: Tensor) -> Float[Tensor, "batch load n *space"]:
         """Return one stress per voxel, with the same volume mean."""
         return self.centred(stress)
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels of a cell."""
+        return prod(self.shape)
+
+    @property
+    def couplings(self) -> int:
+        """An upper bound of the unknowns that the operator couples one unknown to."""
+        return self.unknowns * 3 ** len(self.shape)
 
     @property
     def batch(self) -> int:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from microstructures import ConvergenceError
-from physics.mechanics.cells import TrialState, solve_cells, unit_loads
+from physics.mechanics.cells import solve_cells
 from physics.mechanics.grid import SHEAR_PAIRS
 from physics.mechanics.laws import ConductionLaw, IsotropicLaw, Law
 from physics.mechanics.least_energy import LeastEnergy
@@ -29,6 +29,7 @@ from physics.mechanics.stress_moments import (
     spline_moments,
     strain_pairs,
 )
+from physics.mechanics.trial_state import TrialState, unit_loads
 
 BALANCE = 1e-9
 """Relative residual of the balance of forces."""

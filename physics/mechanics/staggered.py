@@ -148,9 +148,14 @@ class StaggeredElasticity(CellProblem):
         """Return a field with its shear averaged from the edges to the voxel centres."""
         return mandel_at_centres(field)
 
-    def has_pores(self) -> Tensor:
-        """Return per sample whether some voxel cannot carry shear."""
-        return IsotropicLaw(self.lame, self.shear).pores()
+    @property
+    def couplings(self) -> int:
+        """Both neighbours along each axis, and four displacements of each other component."""
+        return 6 * self.unknowns - 3
+
+    def contrast(self) -> Float[Tensor, " batch"]:
+        """Return the ratio of moduli at the centres, infinite where a voxel carries no shear."""
+        return IsotropicLaw(self.lame, self.shear).contrast()
 
 
 @dataclass(frozen=True)
@@ -232,9 +237,14 @@ class FaceConduction(CellProblem):
         """Return the fast u -> -div k grad u for `loads` load cases per sample."""
         return ConductionStencil(self.shape, 1, loads, list(self.faces.to(dtype).unbind(1)))
 
-    def has_pores(self) -> Tensor:
-        """Return per sample whether some face does not conduct."""
-        return ConductionLaw(self.faces).pores()
+    @property
+    def couplings(self) -> int:
+        """Both neighbours along each axis."""
+        return 2 * self.components + 1
+
+    def contrast(self) -> Float[Tensor, " batch"]:
+        """Return the ratio of conductivities of the faces."""
+        return ConductionLaw(self.faces).contrast()
 
 
 def staggered_strain(

@@ -11,7 +11,7 @@ holds both: n components on the grid, then n at the centres.
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from physics.mechanics.green import GreenOperator
@@ -76,8 +76,12 @@ class StaggeredCrystals(CellProblem):
     def operator(self, loads: int, dtype: torch.dtype) -> Operator:
         return LawOperator(self._map(lambda field: field.to(dtype)))
 
-    def has_pores(self) -> Bool[Tensor, " batch"]:
-        return self._grid.has_pores()
+    @property
+    def couplings(self) -> int:
+        return self.unknowns * 5 ** len(self.shape)
+
+    def contrast(self) -> Float[Tensor, " batch"]:
+        return self._grid.contrast()
 
     def spread(self, uniform: Float[Tensor, "batch load n"]) -> Tensor:
         return super().spread(torch.cat((uniform, uniform), 2))

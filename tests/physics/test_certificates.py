@@ -13,11 +13,12 @@ from physics.mechanics import (
     effective_stiffness,
     solve_elasticity,
 )
-from physics.mechanics.cells import solve_cells, trial_state, unit_loads
+from physics.mechanics.cells import solve_cells
 from physics.mechanics.certificates import certify_conductive
 from physics.mechanics.conductivity import conduction_problem
 from physics.mechanics.crystals import CubicElastic
 from physics.mechanics.discretisation import elastic_problem
+from physics.mechanics.trial_state import trial_state, unit_loads
 
 MATERIALS = [
     IsotropicElastic(youngs_modulus_gpa=1.0, poisson_ratio=0.3),

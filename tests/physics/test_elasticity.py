@@ -14,9 +14,9 @@ from physics.mechanics import (
     stencil,
     voigt_reuss_bounds,
 )
-from physics.mechanics.cells import trial_state, unit_loads
 from physics.mechanics.elasticity import elastic_problem
 from physics.mechanics.grid import SHEAR_PAIRS
+from physics.mechanics.trial_state import trial_state, unit_loads
 
 SOFT = IsotropicElastic(youngs_modulus_gpa=1.0, poisson_ratio=0.3)
 STIFF = IsotropicElastic(youngs_modulus_gpa=10.0, poisson_ratio=0.3)
@@ -338,7 +338,7 @@ def test_a_warm_start_saves_iterations():
 def test_large_cells_solve_their_loads_in_turn(monkeypatch):
     phases = blobs(1, 10, 9, 8)
     together = solve_elasticity(phases, [SOFT, STIFF], tolerance=1e-10)
-    monkeypatch.setattr("physics.mechanics.cells.GROUP_VALUES", 10 * 9 * 8 * 3 * 2)
+    monkeypatch.setattr("physics.mechanics.iterations.GROUP_VALUES", 10 * 9 * 8 * 3 * 2)
     in_turn = solve_elasticity(phases, [SOFT, STIFF], tolerance=1e-10)
     torch.testing.assert_close(in_turn.strain, together.strain, rtol=1e-9, atol=1e-9)
 

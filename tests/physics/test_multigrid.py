@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from physics.mechanics import IsotropicElastic
-from physics.mechanics.cells import unit_loads
 from physics.mechanics.elasticity import elastic_problem
 from physics.mechanics.krylov import block_conjugate_gradients, conjugate_gradients
 from physics.mechanics.multigrid import multigrid
 from physics.mechanics.problem import CellProblem
+from physics.mechanics.trial_state import unit_loads
 
 SOFT = IsotropicElastic(youngs_modulus_gpa=1.0)
 
