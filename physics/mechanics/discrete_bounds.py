@@ -9,6 +9,9 @@ from torch import Tensor
 from physics.mechanics.problem import CellProblem
 from physics.mechanics.trial_state import TrialState, unit_loads
 
+RUN_VALUES = 2**14
+"""Values of each load case that are multiplied with those of all others at a time."""
+
 
 @dataclass(frozen=True)
 class Bracket:
@@ -53,14 +56,15 @@ def _upper_energies(problem: CellProblem, macro: Tensor, states: list[TrialState
 
     f are the forces of zero displacement, r those of u. No strain or stress is formed.
     """
-    fields = [(s.displacement, s.loading.force, s.force) for s in states]
-    flat = [[field.flatten(2) for field in entry] for entry in fields]
-    blocks: list[list[Tensor]] = []
-    for i, (moved, first, _) in enumerate(flat):
-        # The whole is symmetric: one triangle of blocks is enough.
-        row = [blocks[j][i].mT for j in range(i)]
-        blocks.append(row + [first @ u.mT + moved @ r.mT for u, _, r in flat[i:]])
-    work = torch.cat([torch.cat(row, 2) for row in blocks], 1)
+    moved = [state.displacement.flatten(2) for state in states]
+    first = [state.loading.force.flatten(2) for state in states]
+    left = [state.force.flatten(2) for state in states]
+    work = torch.zeros_like(macro @ macro.mT)
+    # Runs of values that stay in cache: every field is read once for all pairs of loads.
+    for start in range(0, moved[0].shape[2], RUN_VALUES):
+        run = slice(start, start + RUN_VALUES)
+        u, f, r = (torch.cat([x[:, :, run] for x in fields], 1) for fields in (moved, first, left))
+        work += f @ u.mT + u @ r.mT
     return macro @ problem.mean_law() @ macro.mT - work / problem.voxels
 
 
