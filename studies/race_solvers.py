@@ -189,14 +189,74 @@ def mugrid_stiffness(
     stresses are those of the code; with `from_energy` the work of its residuals is taken off.
     """
     import muGrid  # pyright: ignore[reportMissingImports]
-    from muGrid.Preconditioners import make_reference_stiffness_preconditioner  # pyright: ignore[reportMissingImports]
     from muGrid.Solvers import conjugate_gradients  # pyright: ignore[reportMissingImports]
 
-    dim, shape, unit = phases.ndim, list(phases.shape), [1.0] * phases.ndim
+    dim = phases.ndim
+    cell = _mugrid_cell(phases, materials, dtype)
+    engine, stiffness, moduli = cell.engine, cell.stiffness, [m._cpp for m in cell.moduli]
+    loads, counts = _unit_strains(dim), []
+    value = np.zeros((len(loads), len(loads)))
+    moved, left = [], []
+    force = engine.real_space_field("force", components=(dim,), dtype=dtype)
+    for j, strain in enumerate(loads):
+        u, r = (
+            engine.real_space_field(f"{name}{j}", components=(dim,), dtype=dtype)
+            for name in ("displacement", "residual")
+        )
+        u.set_zero()
+        macro = strain.ravel().tolist()
+        stiffness.apply_macro_rhs(*moduli, macro, force._cpp)
+        muGrid.linalg.scal(-1.0, force)
+        steps = [0]
+        conjugate_gradients(
+            cell.comm,
+            engine.real_space_collection,
+            force,
+            u,
+            cell.multiply,
+            cell.green,
+            rtol=tolerance,
+            maxiter=2000,
+            callback=lambda count, _, steps=steps: steps.append(count),
+            residual=r,
+        )
+        counts.append(steps[-1])
+        engine.communicate_ghosts(u)
+        stress = stiffness.average_stress(u._cpp, *moduli, macro)
+        value[:, j] = [np.dot(np.ravel(other), stress) for other in loads]
+        moved.append(u)
+        left.append(r)
+    if from_energy:
+        value -= [[muGrid.linalg.vecdot(u, r) for r in left] for u in moved]
+    return Solved(torch.from_numpy(value / phases.numel()), max(counts))
+
+
+@dataclass(frozen=True)
+class _MuGridCell:
+    """muGrid's objects for one cell: its grid, moduli, stiffness and preconditioner."""
+
+    comm: Any
+    engine: Any
+    stiffness: Any
+    moduli: tuple[Any, Any]
+    green: Any
+
+    def multiply(self, u: Any, force: Any) -> None:
+        self.engine.communicate_ghosts(u)
+        self.stiffness.apply(u, *self.moduli, force)
+
+
+def _mugrid_cell(phases: Tensor, materials: Sequence[IsotropicElastic], dtype: Any) -> _MuGridCell:
+    import muGrid  # pyright: ignore[reportMissingImports]
+    from muGrid.Preconditioners import (  # pyright: ignore[reportMissingImports]
+        make_reference_stiffness_preconditioner,
+    )
+
+    unit = [1.0] * phases.ndim
     lames, shears = ([getattr(m, name) for m in materials] for name in ("lame", "shear"))
-    stiffness = muGrid.IsotropicStiffnessOperator(dim, unit)
+    stiffness = muGrid.IsotropicStiffnessOperator(phases.ndim, unit)
     comm = muGrid.Communicator()
-    engine = muGrid.FFTEngine(shape, comm, ghosts=stiffness)
+    engine = muGrid.FFTEngine(list(phases.shape), comm, ghosts=stiffness)
     lame, shear = (engine.real_space_field(name, dtype=dtype) for name in ("lame", "shear"))
     for field, values in ((lame, lames), (shear, shears)):
         field.s[...] = np.asarray(values)[phases.numpy()]
@@ -209,46 +269,7 @@ def mugrid_stiffness(
         mu_ref=0.5 * (min(shears) + max(shears)),
         dtype=dtype,
     )
-
-    def multiply(u, force) -> None:
-        engine.communicate_ghosts(u)
-        stiffness.apply(u, lame, shear, force)
-
-    loads, counts = _unit_strains(dim), []
-    value = np.zeros((len(loads), len(loads)))
-    moved, left = [], []
-    force = engine.real_space_field("force", components=(dim,), dtype=dtype)
-    for j, strain in enumerate(loads):
-        u, r = (
-            engine.real_space_field(f"{name}{j}", components=(dim,), dtype=dtype)
-            for name in ("displacement", "residual")
-        )
-        u.set_zero()
-        macro = strain.ravel().tolist()
-        stiffness.apply_macro_rhs(lame._cpp, shear._cpp, macro, force._cpp)
-        muGrid.linalg.scal(-1.0, force)
-        steps = [0]
-        conjugate_gradients(
-            comm,
-            engine.real_space_collection,
-            force,
-            u,
-            multiply,
-            green,
-            rtol=tolerance,
-            maxiter=2000,
-            callback=lambda count, _, steps=steps: steps.append(count),
-            residual=r,
-        )
-        counts.append(steps[-1])
-        engine.communicate_ghosts(u)
-        stress = stiffness.average_stress(u._cpp, lame._cpp, shear._cpp, macro)
-        value[:, j] = [np.dot(np.ravel(other), stress) for other in loads]
-        moved.append(u)
-        left.append(r)
-    if from_energy:
-        value -= [[muGrid.linalg.vecdot(u, r) for r in left] for u in moved]
-    return Solved(torch.from_numpy(value / np.prod(shape)), max(counts))
+    return _MuGridCell(comm, engine, stiffness, (lame, shear), green)
 
 
 def _own(
