@@ -2,5 +2,27 @@
 
 from generators.diffusion import ConditionalDiffusion
 from generators.diffusion_training import DiffusionSettings, train_diffusion
+from generators.families import load_generator
+from generators.gan import ConditionalGAN
+from generators.gan_training import GanSettings, train_gan
+from generators.generated import GeneratedMicrostructure
+from generators.given_voxels import place_window
+from generators.section_diffusion import SectionDiffusion
+from generators.vae import ConditionalVAE
+from generators.vae_training import VaeSettings, train_vae
 
-__all__ = ["ConditionalDiffusion", "DiffusionSettings", "train_diffusion"]
+__all__ = [
+    "ConditionalDiffusion",
+    "ConditionalGAN",
+    "ConditionalVAE",
+    "DiffusionSettings",
+    "GanSettings",
+    "GeneratedMicrostructure",
+    "SectionDiffusion",
+    "VaeSettings",
+    "load_generator",
+    "place_window",
+    "train_diffusion",
+    "train_gan",
+    "train_vae",
+]

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor
 
-from generators.denoiser import PhaseDenoiser, signed_indicators
+from generators.denoiser import PhaseDenoiser
+from generators.phase_net import signed_indicators
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import generator_for
 

@@ -1,20 +1,20 @@
 """The denoising net of the diffusion generator: noisy phases → probability of each phase."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from generators.phase_net import PhaseNet
 from microstructures import ProcessSpace
 from networks.conditioning import ProcessEmbedding, ScalarEmbedding
 from networks.folding import FOLD, fold, unfold
 from networks.unet import Encoder, UNet
 
 
-class PhaseDenoiser(nn.Module):
+class PhaseDenoiser(PhaseNet):
     """Posterior phase probabilities of a noisy microstructure, its code, and its fractions.
 
     Phases are one-hot channels scaled to ±1. With noise of standard deviation sigma on each
@@ -38,6 +38,7 @@ class PhaseDenoiser(nn.Module):
         blocks: Residual blocks per level.
         latent_dim: Length of the code.
         features: Length of the condition vector.
+        smoothing: Share of each neighbour's logits that the sampler mixes in before the cut.
     """
 
     def __init__(
@@ -50,9 +51,10 @@ class PhaseDenoiser(nn.Module):
         blocks: int,
         latent_dim: int,
         features: int,
+        smoothing: float = 0.0,
     ) -> None:
         super().__init__()
-        self.config: Mapping[str, Any] = {
+        self.config = {
             "space": space.to_json(),
             "n_phases": n_phases,
             "periodic": list(periodic),
@@ -60,6 +62,7 @@ class PhaseDenoiser(nn.Module):
             "blocks": blocks,
             "latent_dim": latent_dim,
             "features": features,
+            "smoothing": float(smoothing),
         }
         self.n_phases, self.latent_dim, self.dim = n_phases, latent_dim, len(periodic)
         folded = n_phases * FOLD**self.dim
@@ -88,6 +91,15 @@ class PhaseDenoiser(nn.Module):
             nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 2 * n_phases)
         )
         self.size_multiple = FOLD * self.unet.size_multiple
+
+    @property
+    def smoothing(self) -> float:
+        """Share of each neighbour's logits that the sampler mixes in before the cut."""
+        return self.config["smoothing"]
+
+    @smoothing.setter
+    def smoothing(self, share: float) -> None:
+        self.config = {**self.config, "smoothing": float(share)}
 
     def condition(
         self,
@@ -150,8 +162,3 @@ class PhaseDenoiser(nn.Module):
         """Return expected volume fractions (they sum to 1) and the log of their spread."""
         logits, log_spread = self.fraction_head(F.silu(condition)).chunk(2, 1)
         return F.softmax(logits, 1), 4 * torch.tanh(log_spread / 4) - 5
-
-
-def signed_indicators(phases: torch.Tensor, n_phases: int) -> Float[Tensor, "batch phase *space"]:
-    """Return one-hot phases as ±1."""
-    return 2 * F.one_hot(phases.long(), n_phases).movedim(-1, 1).float() - 1

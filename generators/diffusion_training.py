@@ -6,19 +6,25 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from generators.code_prior import divergence, fit_code_prior
-from generators.denoiser import PhaseDenoiser, signed_indicators
+from generators.denoiser import PhaseDenoiser
 from generators.diffusion import ConditionalDiffusion
+from generators.interface_smoothing import fit_smoothing
+from generators.phase_net import signed_indicators
 from microstructures import DataError
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import derive_seed
 from networks.conditioning import ScalarEmbedding
 from networks.training import Progress, TrainingSettings, train
 
-LOG_SIGMA_MEAN, LOG_SIGMA_SD = 0.5, 1.1
+# The noise levels that the sampler visits and a margin on either side, every octave alike: the
+# upper ones decide the length scale, where the cross-entropy hardly shows it, the lower ones the
+# interfaces.
+LEAST_SIGMA, MOST_SIGMA = 0.5, 60.0
 LEAST_LOG_LOSS = -6.0  # below this the noise level is solved and gets no more weight
 
 
@@ -59,9 +65,10 @@ def train_diffusion(
 ) -> ConditionalDiffusion:
     """Train a generator and save it in `out`; repeat the call to resume after an interruption.
 
-    The loss is the cross-entropy of the denoised phases over log-normal noise levels (Karras et
-    al. 2022), plus the code's information held near `code_nats` (Burgess et al. 2018), plus the
-    likelihood of the volume fractions. Checkpoints lie beside the model in `OUT.checkpoints`.
+    The loss is the cross-entropy of the denoised phases over log-uniform noise levels, plus the
+    code's information held near `code_nats` (Burgess et al. 2018), plus the likelihood of the
+    volume fractions. The prior of the code and the smoothing of interfaces are fitted at the end.
+    Checkpoints lie beside the model in `OUT.checkpoints`.
 
     Raises:
         DataError: The cells do not fit the net's size.
@@ -92,14 +99,11 @@ def train_diffusion(
         parameter_dropout=settings.parameter_dropout,
         seed=settings.training.seed,
     )
-    model = ConditionalDiffusion(
-        denoiser,
-        space=dataset.space,
-        voxel_size_um=dataset.voxel_size_um,
-        periodic=dataset.periodic,
-        phase_names=dataset.phase_names,
-        match_fractions=settings.match_fractions,
-        steps=settings.steps,
+    denoiser.smoothing = fit_smoothing(
+        denoiser, dataset, steps=settings.steps, seed=settings.training.seed
+    )
+    model = ConditionalDiffusion.of_dataset(
+        denoiser, dataset, match_fractions=settings.match_fractions, steps=settings.steps
     )
     model.save_pretrained(out, card=card, half=settings.half)
     return model
@@ -142,10 +146,16 @@ class BatchDraw:
         clean = signed_indicators(phases, self.n_phases)
         units = self.units[batch]
         drop = torch.rand(units.shape, generator=generator) < self.settings.parameter_dropout
-        level = LOG_SIGMA_MEAN + LOG_SIGMA_SD * torch.randn(len(batch), generator=generator)
+        sigma = noise_levels(len(batch), generator)
         noise = torch.randn(clean.shape, generator=generator)
         code_noise = torch.randn(len(batch), self.settings.latent_dim, generator=generator)
-        return [clean, units, drop, level.exp(), noise, code_noise]
+        return [clean, units, drop, sigma, noise, code_noise]
+
+
+def noise_levels(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+    """Return log-uniform noise levels, one in each of n equal strata, in random order."""
+    share = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
+    return LEAST_SIGMA * (MOST_SIGMA / LEAST_SIGMA) ** share
 
 
 class DenoisingObjective(nn.Module):

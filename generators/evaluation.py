@@ -34,7 +34,7 @@ class Sampler(Protocol):
 
     def sample(
         self, process: Mapping[str, Any], *, n: int, shape: Sequence[int], seed: int
-    ) -> list[Microstructure]:
+    ) -> Sequence[Microstructure]:
         """Draw n structures of a process."""
         ...
 

@@ -49,19 +49,48 @@ def balance(
 
 
 def cut_exactly(
-    logits: Float[Tensor, "batch phase *space"], fractions: Float[Tensor, "batch phase"]
+    logits: Float[Tensor, "batch phase *space"],
+    fractions: Float[Tensor, "batch phase"],
+    given: Int[Tensor, "*space"] | None = None,
 ) -> Int[Tensor, "batch *space"]:
     """Return labels with round(fraction * voxels) voxels of each phase (largest remainders).
 
     Two phases: the voxels with the largest logit difference. More: voxels are taken from phases
-    that have too many and given to phases that lack some where that costs the least.
+    that have too many and given to phases that lack some where that costs the least. Given
+    voxels (labels from 0, -1 where free) keep their label and count towards the fractions, which
+    must leave room for them (`attainable`).
     """
-    batch, _phases = logits.shape[:2]
     flat = logits.flatten(2).double()
-    labels = torch.stack(
-        [_cut_one(flat[k], _counts(fractions[k], flat.shape[2])) for k in range(batch)]
-    )
-    return labels.view(batch, *logits.shape[2:])
+    given = torch.full(logits.shape[2:], -1) if given is None else given
+    fixed = given.flatten().to(torch.int64)
+    free = fixed < 0
+    kept = torch.bincount(fixed[~free], minlength=flat.shape[1]).tolist()
+    labels = fixed.repeat(len(flat), 1)
+    for k, field in enumerate(flat):
+        counts = _counts(fractions[k], flat.shape[2])
+        labels[k, free] = _cut_one(
+            field[:, free], [c - g for c, g in zip(counts, kept, strict=True)]
+        )
+    return labels.view(len(flat), *logits.shape[2:])
+
+
+def attainable(
+    fractions: Float[Tensor, "batch phase"], given: Int[Tensor, "*space"]
+) -> Float[Tensor, "batch phase"]:
+    """Return the fractions nearest to the wanted ones that leave room for the given voxels.
+
+    A phase keeps at least its share of given voxels; what that adds is taken from the free part
+    of the other phases in proportion.
+    """
+    share = given_share(given, fractions.shape[1])
+    free = (fractions - share).clamp_min(0)
+    room = 1 - share.sum()
+    return share + free * (room / free.sum(1, keepdim=True).clamp_min(1e-12))
+
+
+def given_share(given: Int[Tensor, "*space"], n_phases: int) -> Float[Tensor, " phase"]:
+    """Return the share of all voxels that is given as each phase."""
+    return torch.bincount(given[given >= 0], minlength=n_phases).double() / given.numel()
 
 
 def _counts(fractions: Tensor, voxels: int) -> list[int]:

@@ -2,14 +2,16 @@
 
 import torch.nn.functional as F
 from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from generators.denoiser import PhaseDenoiser
 from generators.fractions import balance
+from generators.given_voxels import pin_given, show_given
+from generators.smoothing import smooth
 
 # At the lowest level the net still decides interfaces; further steps trust the noise more and
-# roughen them, so that the specific surface comes out too large.
+# roughen them.
 SIGMA_MIN, SIGMA_MAX = 1.0, 30.0
 MOST_STEPS = 16
 
@@ -21,30 +23,41 @@ def sample_logits(
     *,
     steps: int,
     fractions: Float[Tensor, "batch phase"] | None,
+    given: Int[Tensor, "*space"] | None = None,
 ) -> Float[Tensor, "batch phase *space"]:
     """Return the logits of the phases at the end of the ODE that starts from unit noise.
 
     DPM-Solver++ (2M; Lu et al. 2022) on the noise levels of Karras et al. (2022), one net
     evaluation per step. With `fractions` the logits of every step are shifted per phase so that
     their mean probability is the wanted fraction: the image grows towards its exact cut instead
-    of being cut against its own will at the end.
+    of being cut against its own will at the end; the ODE then starts from noise around the mean
+    image, which is not small beside the noise. Given voxels are certain at every step, so the rest
+    of the image grows around them. The last logits are smoothed as the denoiser says.
     """
     scheduler = EDMDPMSolverMultistepScheduler(
         sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=1.0, solver_order=2
     )
     scheduler.set_timesteps(steps)
     x = noise * SIGMA_MAX
+    if fractions is not None:
+        x = x + _per_phase(2 * fractions.to(x) - 1, x.ndim)
     logits = x
     for index, timestep in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[index]
-        logits = denoiser(x, sigma.expand(len(x)).to(x.dtype), condition)
+        shown = show_given(x, given, float(sigma))
+        logits = denoiser(shown, sigma.expand(len(x)).to(x.dtype), condition)
         if fractions is not None:
-            offsets = balance(logits.detach(), fractions)
-            logits = logits + offsets.view(*offsets.shape, *[1] * (x.ndim - 2))
-        denoised = 2 * F.softmax(logits, 1) - 1
+            offsets = balance(pin_given(logits, given).detach(), fractions)
+            logits = logits + _per_phase(offsets, x.ndim)
+        denoised = 2 * F.softmax(pin_given(logits, given), 1) - 1
         output = _as_model_output(denoised, x, sigma)
         x = scheduler.step(output, timestep, x, return_dict=False)[0]
-    return logits
+    smoothed = smooth(logits, denoiser.smoothing, periodic=denoiser.config["periodic"])
+    return pin_given(smoothed, given)
+
+
+def _per_phase(values: Tensor, ndim: int) -> Tensor:
+    return values.view(*values.shape, *[1] * (ndim - 2))
 
 
 def _as_model_output(denoised: Tensor, x: Tensor, sigma: Tensor) -> Tensor:

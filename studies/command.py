@@ -20,6 +20,7 @@ from studies.settings import (
     DemoSettings,
     DesignSettings,
     GenerateSettings,
+    GeneratorBenchSettings,
     PredictSettings,
     SimulateSettings,
     resolve_settings,
@@ -138,13 +139,22 @@ def train(
     out: Annotated[Path, Parameter(help="Folder of the trained model.")],
     settings: SettingsFile = None,
     values: Pairs = (),
+    family: Annotated[
+        Literal["diffusion", "gan", "vae"], Parameter(help="Family of generator.")
+    ] = "diffusion",
     dry_run: DryRun = False,
 ) -> None:
     """Train a generator, a statistics gate or a field surrogate on a data set."""
     from studies.training import run_training
 
     made = run_training(
-        what, data, settings_file=settings, values=_pairs(values), out=out, dry_run=dry_run
+        what,
+        data,
+        settings_file=settings,
+        values=_pairs(values),
+        out=out,
+        dry_run=dry_run,
+        family=family,
     )
     if made:
         _say(f"wrote {made}")
@@ -199,15 +209,19 @@ def predict(
     )
 
 
-@app.command
-def bench(
-    what: Literal["physics"],
-    /,
+bench = App(name="bench", help="Measure against bars and rivals; a table, JSON and a page.")
+app.command(bench)
+
+Page = Annotated[Path | None, Parameter(help="Folder for a copy of the page.")]
+
+
+@bench.command(name="physics")
+def bench_physics(
     *,
     out: Out = Path("runs/bench-physics"),
     settings: SettingsFile = None,
     dry_run: DryRun = False,
-    page: Annotated[Path | None, Parameter(help="Folder for a copy of the page.")] = None,
+    page: Page = None,
     flags: Annotated[BenchSettings | None, Flags] = None,
 ) -> None:
     """Measure speed, brackets and closed forms against their bars, peers in the same run."""
@@ -222,6 +236,42 @@ def bench(
         dry_run,
         plan=plan_bench,
         work=lambda: run_bench(physics_sections(), resolved, out),
+    )
+    if page is not None and not dry_run:
+        _say(f"wrote {copy_page(out, page)}")
+
+
+@bench.command(name="generators")
+def bench_generators(
+    *,
+    model: Annotated[tuple[str, ...], Parameter(help="Generators: shipped names or folders.")] = (
+        "spinodal-2d-diffusion",
+    ),
+    training: Annotated[
+        tuple[Path, ...], Parameter(help="Their training data, for memorisation and baseline.")
+    ] = (),
+    held_out: Annotated[
+        tuple[str, ...],
+        Parameter(help="Part of the window that training left out, as name=low:high."),
+    ] = (),
+    out: Out = Path("runs/bench-generators"),
+    settings: SettingsFile = None,
+    dry_run: DryRun = False,
+    page: Page = None,
+    flags: Annotated[GeneratorBenchSettings | None, Flags] = None,
+) -> None:
+    """MicroBench: generators against fresh simulations and real data, floors beside them."""
+    from studies.bench_generators import Entrants, plan_generator_bench, run_generator_bench
+    from studies.bench_page import copy_page
+
+    resolved = resolve_settings(GeneratorBenchSettings, settings, flags)
+    entrants = Entrants(model, training, _ranges(held_out))
+    _run(
+        resolved,
+        out,
+        dry_run,
+        plan=lambda chosen: plan_generator_bench(entrants, chosen),
+        work=lambda: run_generator_bench(entrants, resolved, out),
     )
     if page is not None and not dry_run:
         _say(f"wrote {copy_page(out, page)}")

@@ -1,7 +1,7 @@
 """The fidelity report: a generator's structures against real ones, beside the noise floor."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ class Comparison:
     """Real and generated structures of one condition, and how they differ."""
 
     real: MicrostructureDataset
-    generated: list[Microstructure]
+    generated: Sequence[Microstructure]
     report: FidelityReport
 
 

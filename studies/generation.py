@@ -1,16 +1,20 @@
 """The verb `generate`: structures at one process point, as VTKHDF, pictures and a table."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from generators import GeneratedMicrostructure
+from generators.generator import ConditionalGenerator
+from generators.training_density import units_beyond
 from microstructures import Microstructure
 from microstructures.publishing import publish, publish_json
 from microstructures.vtkhdf import write_vtkhdf
 from studies.figures import middle_slice
-from studies.models import load_generator
+from studies.models import load_generator_of
 from studies.progress import progress_bar
 from studies.run_folder import open_run
 from studies.settings import GenerateSettings
@@ -21,7 +25,7 @@ SECONDS_PER_CELL, MEMORY_MB = 0.05, 700
 
 def plan_generation(model: str, settings: GenerateSettings) -> dict[str, Any]:
     """Check the model and the process; return expected memory (MB), disk (MB) and time (min)."""
-    load_generator(model).space.to_unit(settings.process)
+    _checked_generator(model, settings)
     cells = settings.n * float(np.prod(settings.shape)) / 64**2
     return {
         "memory_mb": round(MEMORY_MB + min(cells, 64)),
@@ -39,14 +43,14 @@ def run_generation(model: str, settings: GenerateSettings, out: Path) -> list[Pa
     Raises:
         DataError: The process or shape does not fit the model, or the folder holds another run.
     """
-    generator = load_generator(model)
-    generator.space.to_unit(settings.process)
+    generator = _checked_generator(model, settings)
     structures = generator.sample(
         settings.process,
         n=settings.n,
         shape=settings.shape,
         seed=settings.seed,
         volume_fraction=settings.volume_fraction,
+        extrapolate=settings.extrapolate,
     )
     files = []
     with (
@@ -60,6 +64,16 @@ def run_generation(model: str, settings: GenerateSettings, out: Path) -> list[Pa
             advance(k + 1)
         publish_json(run.path / "samples.json", _table(structures, settings))
     return files
+
+
+def _checked_generator(model: str, settings: GenerateSettings) -> ConditionalGenerator:
+    """Load the generator and check the process, before anything is written."""
+    generator = load_generator_of(model, settings.shape, settings.sections)
+    if settings.extrapolate:
+        units_beyond(generator.space, [settings.process])
+    else:
+        generator.space.to_unit(settings.process)
+    return generator
 
 
 def write_palette_png(structure: Microstructure, path: Path) -> Path:
@@ -80,14 +94,20 @@ def write_palette_png(structure: Microstructure, path: Path) -> Path:
     return publish(path, write)
 
 
-def _table(structures: list[Microstructure], settings: GenerateSettings) -> dict[str, Any]:
+def _table(
+    structures: Sequence[GeneratedMicrostructure], settings: GenerateSettings
+) -> dict[str, Any]:
     return {
         "process": settings.process,
         "seed": settings.seed,
         "phase_names": list(structures[0].phase_names),
         "voxel_size_um": structures[0].voxel_size_um,
         "samples": [
-            {"file": f"structure-{k:05d}.vtkhdf", "volume_fractions": s.volume_fractions.tolist()}
+            {
+                "file": f"structure-{k:05d}.vtkhdf",
+                "volume_fractions": s.volume_fractions.tolist(),
+                "extrapolated": s.extrapolated,
+            }
             for k, s in enumerate(structures)
         ],
     }

@@ -1,5 +1,6 @@
 """The trained models and materials that a design study works with."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -7,7 +8,9 @@ from typing import Any
 
 import generators
 import surrogates
-from generators import ConditionalDiffusion
+from generators import ConditionalDiffusion, SectionDiffusion
+from generators.families import load_generator as load_family
+from generators.generator import ConditionalGenerator
 from microstructures import DataError
 from microstructures.publishing import folder_digest
 from networks.saving import resolve_model
@@ -31,14 +34,34 @@ from surrogates import FieldSurrogate
 class Models:
     """A generator, its statistics gate, and the field surrogate."""
 
-    generator: ConditionalDiffusion
+    generator: ConditionalGenerator
     gate: CorrelationGate
     surrogate: FieldSurrogate
 
 
-def load_generator(name: str) -> ConditionalDiffusion:
-    """Load a generator from a training run, a model folder, or by shipped name."""
-    return ConditionalDiffusion.from_pretrained(_located(name))
+def load_generator(name: str) -> ConditionalGenerator:
+    """Load a generator of any family from a training run, a model folder, or by shipped name."""
+    return load_family(_located(name))
+
+
+def load_generator_of(
+    name: str, shape: Sequence[int], sections: Sequence[str] = ()
+) -> ConditionalGenerator:
+    """Load a generator for cells of a shape: for volumes, 2-D diffusion models give the sections.
+
+    `sections` are the models of sections normal to axis 1 and 2, where they differ.
+    """
+    first = load_generator(name)
+    if not (len(shape) == 3 and isinstance(first, ConditionalDiffusion) and first.net.dim == 2):
+        if sections:
+            raise DataError(
+                f"expected sections only for volumes of a 2-D diffusion model, got {name} and "
+                f"shape {tuple(shape)}"
+            )
+        return first
+    return SectionDiffusion.of_sections(
+        first, *[ConditionalDiffusion.from_pretrained(_located(other)) for other in sections]
+    )
 
 
 def load_gate(name: str) -> CorrelationGate:

@@ -174,6 +174,15 @@ class GenerateSettings(Settings):
     volume_fraction: float | None = setting(
         None, "Wanted volume fraction of phase 1; null leaves it free", gt=0, lt=1
     )
+    sections: tuple[str, ...] = setting(
+        (),
+        "Volumes from models of 2-D sections: the models normal to axis 1 and 2 where those differ "
+        "from the one normal to axis 0",
+        max_length=2,
+    )
+    extrapolate: bool = setting(
+        False, "Allow a process beyond the training range; every structure is then flagged"
+    )
     seed: int = setting(0, "Seed of the structures", ge=0)
 
 
@@ -199,4 +208,17 @@ class BenchSettings(Settings):
     bracket_cells: int = setting(1000, "Random cells for the continuum bracket", ge=1)
     certificate_cells: int = setting(10_000, "Random cells for the discrete certificate", ge=1)
     many_cells: int = setting(10_000, "Cells of 64^2 for the label-making rate", ge=1)
+    seed: int = setting(0, "Seed of everything random", ge=0)
+
+
+class GeneratorBenchSettings(Settings):
+    """A benchmark of trained generators: which tracks, and how much of each."""
+
+    tier: Literal["small", "full"] = setting(
+        "small", "Small: 40 conditions of 64 cells in 2-D, a look at 3-D; full: larger cells too"
+    )
+    quick: bool = setting(False, "Toy sizes: shows that everything runs, says nothing of quality")
+    track: tuple[Literal["A", "B", "C"], ...] = setting(
+        ("A", "B", "C"), "A: simulators; B: measured processes; C: 2-D to 3-D", min_length=1
+    )
     seed: int = setting(0, "Seed of everything random", ge=0)

@@ -13,6 +13,7 @@ from studies.settings import Settings, resolve_settings
 from studies.settings_text import settings_yaml
 
 What = Literal["generator", "gate", "surrogate"]
+Family = Literal["diffusion", "gan", "vae"]
 
 
 class TrainingRun(Settings):
@@ -31,13 +32,16 @@ def run_training(
     values: Mapping[str, Any],
     out: Path,
     dry_run: bool,
+    family: Family = "diffusion",
 ) -> Path | None:
     """Train on a data set, save the model in `out/model` and return that; repeat to resume.
+
+    The family matters for a generator only.
 
     Raises:
         MicrostructureError: The data set or a setting does not fit, or training diverged.
     """
-    settings = resolve_settings(settings_model(what), settings_file, nested(values))
+    settings = resolve_settings(settings_model(what, family), settings_file, nested(values))
     dataset = MicrostructureDataset.open(find_folder(data, "dataset"))
     resolved = settings.model_dump(mode="json")
     if dry_run:
@@ -49,13 +53,13 @@ def run_training(
         return run.path / "model"
 
 
-def settings_model(what: What) -> type[BaseModel]:
+def settings_model(what: What, family: Family = "diffusion") -> type[BaseModel]:
     """Return the settings model of a kind of training."""
     match what:
         case "generator":
-            from generators.diffusion_training import DiffusionSettings
+            from generators.families import generator_settings
 
-            return DiffusionSettings
+            return generator_settings(family)
         case "surrogate":
             from surrogates.training import SurrogateSettings
 
@@ -76,11 +80,11 @@ def train_model(
         return
     match what:
         case "generator":
-            from generators.diffusion_training import DiffusionSettings, train_diffusion
+            from generators.families import train_generator
 
-            assert isinstance(settings, DiffusionSettings)
-            with progress_bar("train generator", settings.training.steps) as advance:
-                train_diffusion(dataset, settings, folder, progress=lambda k, *_: advance(k))
+            steps = settings.training.steps  # pyright: ignore[reportAttributeAccessIssue]
+            with progress_bar("train generator", steps) as advance:
+                train_generator(dataset, settings, folder, progress=lambda k, *_: advance(k))
         case "surrogate":
             from surrogates.training import SurrogateSettings, train_field_surrogate
 

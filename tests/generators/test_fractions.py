@@ -2,14 +2,20 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given as hypothesis_given
 from hypothesis import strategies as st
 
-from generators.fractions import balance, check_fractions, cut_exactly
+from generators.fractions import (
+    attainable,
+    balance,
+    check_fractions,
+    cut_exactly,
+    given_share,
+)
 from microstructures import DataError
 
 
-@given(st.integers(2, 5), st.integers(0, 10_000))
+@hypothesis_given(st.integers(2, 5), st.integers(0, 10_000))
 def test_counts_are_met_to_one_voxel(phases, seed):
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(2, phases, 6, 7, generator=generator)
@@ -51,3 +57,26 @@ def test_balance_moves_the_mean_probability():
 def test_impossible_fractions_are_refused(bad):
     with pytest.raises(DataError, match="volume fractions"):
         check_fractions(bad, 2)
+
+
+@hypothesis_given(st.integers(2, 4), st.integers(0, 10_000))
+def test_given_voxels_count_and_keep_their_phase(phases, seed):
+    generator = torch.Generator().manual_seed(seed)
+    logits = 3 * torch.randn(2, phases, 6, 7, generator=generator)
+    labels = torch.randint(-1, phases, (6, 7), generator=generator)
+    wanted = torch.rand(2, phases, generator=generator, dtype=torch.float64) + 1e-9
+    wanted = attainable(wanted / wanted.sum(1, keepdim=True), labels)
+    assert torch.allclose(wanted.sum(1), torch.ones(2, dtype=torch.float64))
+    assert (wanted >= given_share(labels, phases) - 1e-12).all()
+    cut = cut_exactly(logits, wanted, labels)
+    known = labels >= 0
+    assert (cut[:, known] == labels[known]).all()
+    counts = torch.stack([torch.bincount(x.flatten(), minlength=phases) for x in cut])
+    assert (counts - wanted * 42).abs().max() < 1 + 1e-6
+
+
+def test_fractions_with_room_are_left_as_wanted():
+    labels = torch.full((4, 4), -1)
+    labels[0] = 1
+    wanted = torch.tensor([[0.3, 0.7]], dtype=torch.float64)
+    assert torch.allclose(attainable(wanted, labels), wanted)

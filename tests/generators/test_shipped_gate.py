@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from generators.diffusion import SHIPPED
+from generators.generator import SHIPPED
 from physics import CorrelationGate
 from physics.processes import SpinodalDecomposition, process_points
 

@@ -1,0 +1,81 @@
+"""ConditionalGAN: process parameters, a code and white noise → microstructures in one step."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generators.fractions import balance
+from generators.gan_net import SOFTNESS, PhaseGenerator, centred
+from generators.generator import ConditionalGenerator
+from generators.given_voxels import fit_noise, pin_given
+from microstructures import ProcessSpace
+
+SHARPNESS = 32.0  # of the phases that come out, relative to those of training
+ROUNDS = 5  # of doubling the slope, which reach it
+
+
+class ConditionalGAN(ConditionalGenerator):
+    """A generator trained against a critic; one net evaluation per sample.
+
+    Limits: those of every family, and that a GAN shows what its critic and its descriptors can
+    tell from real structures, with no likelihood to fall back on. The volume fraction depends on
+    the process and not on the code.
+
+    >>> model = ConditionalGAN.from_pretrained("spinodal-2d-gan")  # doctest: +SKIP
+    >>> model.sample({"composition": 0.5}, n=4, shape=(64, 64), seed=0)  # doctest: +SKIP
+    """
+
+    net: PhaseGenerator
+
+    @staticmethod
+    def _net(config: Mapping[str, Any], space: ProcessSpace) -> PhaseGenerator:
+        return PhaseGenerator(**{**config, "space": space})
+
+    def _logits(
+        self,
+        condition: Float[Tensor, "batch features"],
+        generators: Sequence[torch.Generator],
+        *,
+        shape: Sequence[int],
+        fractions: Float[Tensor, "batch phase"] | None,
+        given: Tensor | None,
+        steps: int,
+    ) -> Float[Tensor, "batch phase *space"]:
+        """Return sharp logits; given voxels are met by fitting the noise to them."""
+        size = self.net.noise_shape(shape)
+        white = torch.stack([torch.randn(size, generator=g) for g in generators])
+        if given is not None:
+            fixed = condition.detach()
+            (white,) = fit_noise(
+                lambda fields: _balanced(
+                    SOFTNESS * self.net(fields[0], fixed), fractions, rounds=0
+                ),
+                [white],
+                given,
+            )
+        logits = _balanced(SOFTNESS * self.net(white, condition), fractions, rounds=ROUNDS)
+        return pin_given(logits, given)
+
+
+def _balanced(
+    logits: Float[Tensor, "batch phase *space"],
+    fractions: Float[Tensor, "batch phase"] | None,
+    *,
+    rounds: int,
+) -> Float[Tensor, "batch phase *space"]:
+    """Return logits made steeper, shifted so that their mean phases are the fractions.
+
+    The fixed point of `balance` contracts for soft phases alone; from there the slope doubles
+    `rounds` times, and each time a few iterations follow the cut.
+    """
+    if fractions is not None:
+        logits = centred(logits)
+    for round_ in range(rounds + 1):
+        logits = logits * (1.0 if round_ == 0 else SHARPNESS ** (1 / rounds))
+        if fractions is not None:
+            offsets = balance(logits.detach(), fractions, iterations=12 if round_ == 0 else 4)
+            logits = logits + offsets.view(*offsets.shape, *[1] * (logits.ndim - 2))
+    return logits

@@ -1,0 +1,206 @@
+"""Training the conditional VAE on a dataset of microstructures."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from generators.code_prior import divergence
+from generators.diffusion_training import augment
+from generators.fraction_head import fit_fraction_head, fraction_loss
+from generators.phase_net import signed_indicators
+from generators.prior_matching import MatchingSettings, PriorDraw, PriorMatching
+from generators.vae import ConditionalVAE
+from generators.vae_net import PhaseLadder
+from microstructures import DataError
+from microstructures.dataset import MicrostructureDataset
+from microstructures.seeds import derive_seed
+from networks.training import Progress, TrainingSettings, train
+
+
+class VaeSettings(BaseModel):
+    """Net and training of a conditional VAE."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(32, 48, 64), min_length=1, description="channels per level, finest first"
+    )
+    rungs: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1, 2, 2), min_length=1, description="noise layers per level, finest first"
+    )
+    noise_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(4, 6, 8), min_length=1, description="noise per layer and place, finest first"
+    )
+    features: int = Field(default=128, ge=8, description="length of the condition vector")
+    latent_dim: int = Field(default=8, ge=1, le=64, description="length of the code")
+    code_nats: float = Field(default=2.0, ge=0, description="information in the code, in nats")
+    matching: MatchingSettings = MatchingSettings()
+    parameter_dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="share of process values hidden in training"
+    )
+    match_fractions: bool = Field(
+        default=True, description="cut samples at the volume fraction that process and code imply"
+    )
+    isotropic: bool = Field(default=True, description="augment by exchanging the axes")
+    flips: bool = Field(default=True, description="augment by mirroring the axes")
+    half: bool = Field(default=False, description="store the weights in half precision")
+    training: TrainingSettings = TrainingSettings()
+
+
+def train_vae(
+    dataset: MicrostructureDataset,
+    settings: VaeSettings,
+    out: str | Path,
+    *,
+    progress: Progress | None = None,
+    card: str = "",
+) -> ConditionalVAE:
+    """Train a generator and save it in `out`; repeat the call to resume after an interruption.
+
+    The loss is the negative evidence bound of the images (cross-entropy of the phases plus the
+    divergence of the noise from white; Kingma and Welling 2014), the code's information held
+    near `code_nats`, and the likelihood of the volume fractions. With `matching.steps` samples
+    from the prior are then brought to the data's physical descriptors at every process point,
+    while the bound keeps what was learned (`PriorMatching`). The head of the fractions is fitted
+    at the end. Checkpoints lie beside the model in `OUT.checkpoints` and
+    `OUT.matching.checkpoints`.
+
+    Raises:
+        DataError: The cells do not fit the net's size.
+        ConvergenceError: Training diverged.
+    """
+    objective = initial_objective(dataset, settings)
+    shape = tuple(dataset.phases.shape[1:])
+    if any(s % objective.net.size_multiple for s in shape):
+        raise DataError(
+            f"expected cells whose sides are multiples of {objective.net.size_multiple}, got "
+            f"{shape}; use fewer widths or another crop"
+        )
+    out = Path(out)
+    draw = BatchDraw(dataset, settings, objective.net)
+    about = {"n_samples": len(dataset), "progress": progress}
+    # What follows the training does not belong to it: another matching starts from the same net.
+    before = {"settings": settings.model_dump(exclude={"matching"}), "data": dataset.digest}
+    state = train(
+        objective,
+        draw,
+        settings=settings.training,
+        folder=out.with_name(out.name + ".checkpoints"),
+        identity=before,
+        **about,
+    )
+    objective.load_state_dict(state)
+    if settings.matching.steps:
+        matched = PriorMatching.of_dataset(
+            objective,
+            dataset,
+            weight=settings.matching.weight,
+            parameter_dropout=settings.parameter_dropout,
+            seed=settings.training.seed,
+        )
+        state = train(
+            matched,
+            PriorDraw(draw, draw.noises, settings.matching.matched),
+            settings=settings.matching.training(settings.training),
+            folder=out.with_name(out.name + ".matching.checkpoints"),
+            identity={**before, "settings": settings.model_dump()},
+            **about,
+        )
+        matched.load_state_dict(state)
+    fit_fraction_head(
+        objective.net,
+        dataset,
+        parameter_dropout=settings.parameter_dropout,
+        seed=settings.training.seed,
+    )
+    model = ConditionalVAE.of_dataset(
+        objective.net, dataset, match_fractions=settings.match_fractions
+    )
+    model.save_pretrained(out, card=card, half=settings.half)
+    return model
+
+
+def initial_objective(dataset: MicrostructureDataset, settings: VaeSettings) -> "LadderObjective":
+    """Return the loss around an untrained net, its weights drawn from the settings' seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(settings.training.seed, "weights"))
+        net = PhaseLadder(
+            space=dataset.space,
+            n_phases=dataset.n_phases,
+            periodic=dataset.periodic,
+            widths=settings.widths,
+            rungs=settings.rungs,
+            noise_channels=settings.noise_channels,
+            latent_dim=settings.latent_dim,
+            features=settings.features,
+        )
+        return LadderObjective(net, settings)
+
+
+class BatchDraw:
+    """Draw augmented cells, hidden parameters, and noise of code and ladder for one step."""
+
+    def __init__(
+        self, dataset: MicrostructureDataset, settings: VaeSettings, net: PhaseLadder
+    ) -> None:
+        self.phases, self.units = dataset.phases, dataset.process_units
+        self.n_phases, self.periodic = dataset.n_phases, dataset.periodic
+        self.settings = settings
+        self.noise_shapes = net.noise_shapes(tuple(dataset.phases.shape[1:]))
+
+    def __call__(self, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
+        settings = self.settings
+        phases = augment(
+            self.phases[batch],
+            periodic=self.periodic,
+            isotropic=settings.isotropic,
+            flips=settings.flips,
+            generator=generator,
+        )
+        units = self.units[batch]
+        drop = torch.rand(units.shape, generator=generator) < settings.parameter_dropout
+        clean = signed_indicators(phases, self.n_phases)
+        return [clean, units, drop, *self.noises(len(batch), generator)]
+
+    def noises(self, n: int, generator: torch.Generator) -> list[Tensor]:
+        """Return white noise of n samples: for the code, then for each rung."""
+        shapes = [(self.settings.latent_dim,), *self.noise_shapes]
+        return [torch.randn(n, *shape, generator=generator) for shape in shapes]
+
+
+class LadderObjective(nn.Module):
+    """Evidence bound of the images, information in the code, likelihood of the fractions."""
+
+    def __init__(self, net: PhaseLadder, settings: VaeSettings) -> None:
+        super().__init__()
+        self.net, self.code_nats = net, settings.code_nats
+
+    def forward(
+        self, clean: Tensor, units: Tensor, drop: Tensor, code_noise: Tensor, *noises: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        net = self.net
+        process = net.process(units, drop=drop)
+        mean, log_variance = net.encode(clean, process)
+        m, log_v = net.code_prior(process)
+        # The encoder strives for the wanted information, the prior for the least divergence, so
+        # that the prior has the moments of the codes at each process point and no wider ones.
+        nats = divergence(mean, log_variance, m.detach(), log_v.detach()).mean()
+        prior_nats = divergence(mean.detach(), log_variance.detach(), m, log_v).mean()
+        condition = net.condition_raw(process, mean + (log_variance / 2).exp() * code_noise)
+        logits, noise_nats = net(noises, condition, clean)
+        entropy = F.cross_entropy(logits, clean.argmax(1))
+        bound = entropy + noise_nats.mean() / clean[0, 0].numel()
+        actual = (clean.flatten(2).mean(2) + 1) / 2
+        # The bound per voxel is small: without its weight the code would outweigh the image.
+        total = 20 * bound + 0.1 * (nats - self.code_nats).abs() + 0.1 * prior_nats
+        total = total + 0.01 * fraction_loss(net, condition, actual)
+        shown = {
+            "cross_entropy": entropy.detach(),
+            "noise_nats": noise_nats.detach().mean(),
+            "code_nats": nats.detach(),
+        }
+        return total, shown

@@ -1,0 +1,201 @@
+"""MicroBench track C: volumes made from slices, against the volumes that the slices are from."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from generators.microbench import score_generator
+from generators.microbench_conditions import Measured, TrueCondition, measure_condition
+from generators.microbench_ensembles import Floors
+from generators.structure_statistics import StructureStatistics
+from microstructures import Microstructure
+from microstructures.seeds import derive_seed
+from physics.processes import RandomField
+from studies.bench_chapter import Chapter
+from studies.generator_contenders import Contender, draw_samples
+from studies.generator_figures import cells_figure
+from studies.generator_metrics import error_metric, floor_of
+from studies.generator_table import Column, Metric, table
+from studies.measured_data import data_folder
+from studies.run_folder import RunFolder, Stage
+from studies.settings import GeneratorBenchSettings
+from studies.stopwatch import one_thread
+from studies.volume_data import KnownVolume, anode, berea, cathode
+
+GENERATED = 4
+
+
+def volume_chapters(
+    contenders: Sequence[Contender], settings: GeneratorBenchSettings, run: RunFolder
+) -> tuple[list[Chapter], list[Contender]]:
+    """Return a chapter for each volume that is there, and the models that none of them judges."""
+    chapters, others = [], list(contenders)
+    for name, read in (("berea", berea), ("nmc", cathode), ("sofc", anode)):
+        volume = read(settings)
+        if volume is None:
+            about = f"Not measured: no data in {data_folder()}; set MESOFORGE_DATA to its folder."
+            chapters.append(Chapter(name, f"Track C: {name}", about, {}))
+            continue
+        own = [c for c in others if volume.judges(c)]
+        others = [c for c in others if c not in own]
+        chapters.append(volume_chapter(volume, own, settings, run))
+    return chapters, others
+
+
+def volume_chapter(
+    volume: KnownVolume,
+    contenders: Sequence[Contender],
+    settings: GeneratorBenchSettings,
+    run: RunFolder,
+) -> Chapter:
+    """Score models and baselines on one volume."""
+    shape = tuple(volume.blocks.shape[1:])
+    with one_thread():
+        real = _measured(volume.blocks, volume)
+    truth = [TrueCondition({}, real, len(volume.blocks))]
+    floors = Floors.of(truth, made=GENERATED, seed=settings.seed)
+    columns, shown = [], {"real": volume.blocks[:GENERATED].numpy()}
+    for name, role, draw in _sources(volume, contenders, settings.seed):
+        drawn = run.stage(f"{volume.name}.{name.replace(' ', '-').replace(',', '')}", draw)
+        labels = torch.from_numpy(drawn.arrays["labels"])
+        with one_thread():
+            made = _measured(labels, volume)
+        score = score_generator(truth, [made], floors, seed=settings.seed)
+        fractions = [float((labels == p).double().mean()) for p in range(len(volume.phase_names))]
+        facts = {"name": name, "role": role, **drawn.facts, "fractions": fractions}
+        columns.append(Column({**facts, "score": score.to_json()}))
+        shown[name] = labels[:GENERATED].numpy()
+    sides = " x ".join(map(str, shape))
+    about = (
+        f"{volume.about} {len(volume.blocks)} real blocks of {sides} against {GENERATED} made "
+        "ones; methods see sections only. Floors are random halves of the blocks, scaled to these "
+        f"counts. Surface, S2, lineal path and Euler density are of {_listed(volume)}. The random "
+        "field is fitted to the S2 of three sections."
+        + ("" if contenders else " No model was given for this volume: floors and baselines only.")
+    )
+    return Chapter(
+        name=volume.name,
+        title=f"Track C: {volume.name}, 2-D to 3-D",
+        about=about,
+        tables={"": table(volume_metrics(volume), columns)},
+        figures=lambda: _pictures(volume, shown),
+        real=True,
+        facts={"rows": [dict(c.facts) for c in columns]},
+    )
+
+
+def volume_metrics(volume: KnownVolume) -> list[Metric]:
+    """Return the rows of a volume's table with their bars."""
+    berea_bars = volume.name == "berea"
+    slack = 0.01 if berea_bars else 0.02
+    true = [float((volume.blocks == p).double().mean()) for p in range(len(volume.phase_names))]
+
+    def worst(column: Column) -> float:
+        return max(abs(f - t) for f, t in zip(column.facts["fractions"], true, strict=True))
+
+    def seconds(column: Column) -> str:
+        value = column.number("cpu_seconds")
+        return "" if value is None else f"{value:.3g}"
+
+    bars: Mapping[str, float] = {"surface": 0.03, "s2": 0.05} if berea_bars else {}
+    rows = [
+        Metric(
+            f"M1 fractions, worst (real {', '.join(f'{t:.3f}' for t in true)})",
+            f"within {slack:g}",
+            lambda c: f"{worst(c):.4f}",
+            worst,
+            lambda v: v <= slack,
+            lambda c: "" if floor_of(c, "fraction") is None else f"{floor_of(c, 'fraction'):.4f}",
+        )
+    ]
+    for number, key, title in (
+        ("M2", "s2", "S2"),
+        ("M2", "chi", "chi"),
+        ("M3", "lineal path", "lineal path"),
+        ("M4", "surface", "surface"),
+        ("M4", "euler", "Euler density"),
+    ):
+        rows.append(_bounded(error_metric(number, key, title, "stated"), bars.get(key)))
+    rows.append(Metric("M12 CPU s per block, one thread", "stated", seconds))
+    return rows
+
+
+def _bounded(metric: Metric, limit: float | None) -> Metric:
+    if limit is None:
+        return metric
+    asked = f"at most {100 * limit:g} %"
+    return replace(metric, asked=asked, reached=lambda v: v <= limit)
+
+
+def _measured(labels: Tensor, volume: KnownVolume) -> Measured:
+    """Measure blocks, not periodic, of the phases that the volume is judged by."""
+    found = measure_condition(labels, n_phases=len(volume.phase_names), periodic=False)
+    chosen = list(volume.phases)
+    kept = {name: v[:, chosen] for name, v in found.statistics.arrays().items()}
+    return Measured(StructureStatistics(**kept), distance=found.distance)
+
+
+def _sources(
+    volume: KnownVolume, contenders: Sequence[Contender], seed: int
+) -> list[tuple[str, str, Callable[[], Stage]]]:
+    """Return name, role and draw of every column."""
+    found: list[tuple[str, str, Callable[[], Stage]]] = [
+        ("one section, extruded", "baseline", lambda: _extruded(volume))
+    ]
+    if len(volume.phase_names) == 2:
+        field = "Gaussian random field"
+        found.append((field, "baseline", lambda: _field(volume, seed)))
+    for contender in contenders:
+
+        def draw(contender: Contender = contender) -> Stage:
+            shape, multiple = volume.blocks.shape[1:], contender.model.size_multiple
+            whole = [-(-side // multiple) * multiple for side in shape]
+            drawn = draw_samples(contender.model, [{}], n=GENERATED, shape=whole, seed=seed)
+            cut = tuple(slice(side) for side in shape)
+            facts = {"cpu_seconds": drawn.cpu_seconds, "parameters": contender.parameters}
+            return Stage(facts, {"labels": drawn.labels[(slice(None), *cut)].numpy()})
+
+        found.append((contender.name, "model", draw))
+    return found
+
+
+def _extruded(volume: KnownVolume) -> Stage:
+    """Return pieces of the sections, each repeated along the third axis."""
+    side = volume.blocks.shape[1]
+    pieces = [volume.slices[k % len(volume.slices), :side, :side] for k in range(GENERATED)]
+    labels = torch.stack([p[:, :, None].expand(-1, -1, side) for p in pieces])
+    return Stage({}, {"labels": labels.numpy()})
+
+
+def _field(volume: KnownVolume, seed: int) -> Stage:
+    """Return cuts of a Gaussian field with the fraction and S2 of the sections."""
+    names = volume.phase_names
+    sections = [
+        Microstructure(s, periodic=(False,), phase_names=names) for s in volume.slices.numpy()
+    ]
+    field = RandomField.fit(sections)
+    with one_thread():
+        cells = field.simulate(
+            field.space.from_unit([0.5, 0.5]),
+            shape=tuple(volume.blocks.shape[1:]),
+            seed=derive_seed(seed, "random field", volume.name),
+            n=GENERATED,
+        )
+    return Stage({}, {"labels": np.stack([c.phases for c in cells])})
+
+
+def _listed(volume: KnownVolume) -> str:
+    return ", ".join(f"{volume.phase_names[p]}" for p in volume.phases)
+
+
+def _pictures(volume: KnownVolume, shown: Mapping[str, np.ndarray]) -> Mapping[str, str]:
+    titles = [f"block {k + 1}" for k in range(GENERATED)]
+    caption = "Middle sections of blocks."
+    return {
+        caption: cells_figure(
+            {k: list(v) for k, v in shown.items()}, titles, n_phases=len(volume.phase_names)
+        )
+    }

@@ -1,0 +1,143 @@
+"""Volumes from models of sections: what they share, what they keep, and how they are refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from generators import ConditionalDiffusion
+from generators.denoiser import PhaseDenoiser
+from generators.section_diffusion import SectionDenoiser, SectionDiffusion
+from microstructures import DataError, Parameter, ProcessSpace
+
+SPACE = ProcessSpace([Parameter("speed", "m/s", 0.0, 1.0)])
+PROCESS = {"speed": 0.4}
+
+
+def section_model(seed: int = 0, *, n_phases: int = 2, periodic=(True, True)):
+    torch.manual_seed(seed)
+    net = PhaseDenoiser(
+        space=SPACE,
+        n_phases=n_phases,
+        periodic=periodic,
+        widths=(8, 8),
+        blocks=1,
+        latent_dim=3,
+        features=16,
+    )
+    return ConditionalDiffusion(
+        net,
+        space=SPACE,
+        voxel_size_um=0.5,
+        periodic=periodic,
+        phase_names=[f"phase {k}" for k in range(n_phases)],
+        match_fractions=False,
+    )
+
+
+def opinions(net: SectionDenoiser, x: torch.Tensor) -> torch.Tensor:
+    condition = net.condition(net.process(torch.tensor([[0.4]])), torch.zeros(1, 3))
+    return net(x, torch.tensor([2.0]), condition)
+
+
+def test_a_voxel_has_the_mean_of_the_three_sections_through_it():
+    models = [section_model(seed) for seed in range(3)]
+    net = SectionDiffusion.of_sections(*models).net
+    x = torch.randn(1, 2, 8, 12, 16, generator=torch.Generator().manual_seed(1))
+    volume = opinions(net, x)
+    at = (3, 5, 7)
+    expected = torch.zeros(2)
+    for normal, model in enumerate(models):
+        plane = [index for axis, index in enumerate(at) if axis != normal]
+        flat = model.denoiser
+        condition = flat.condition(flat.process(torch.tensor([[0.4]])), torch.zeros(1, 3))
+        logits = flat(x.select(2 + normal, at[normal]), torch.tensor([2.0]), condition)
+        expected += logits[0, :, plane[0], plane[1]] / 3
+    torch.testing.assert_close(volume[(0, slice(None), *at)], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shifting_the_noise_shifts_the_opinion():
+    net = SectionDiffusion.of_sections(section_model()).net
+    x = torch.randn(1, 2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    shift, axes = [net.size_multiple] * 3, [2, 3, 4]
+    moved = opinions(net, x.roll(shift, axes))
+    torch.testing.assert_close(moved, opinions(net, x).roll(shift, axes), rtol=1e-4, atol=1e-5)
+
+
+def test_one_model_serves_all_three_normals():
+    model = section_model()
+    once = SectionDiffusion.of_sections(model)
+    thrice = SectionDiffusion.of_sections(model, model, model)
+    request = {"shape": (8, 8, 8), "seed": 3, "steps": 3}
+    a, b = (v.sample(PROCESS, **request)[0].phases for v in (once, thrice))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_fractions_and_given_voxels_are_exact_with_three_phases():
+    volumes = SectionDiffusion.of_sections(section_model(n_phases=3))
+    given = torch.full((8, 8, 8), -1)
+    given[2] = torch.randint(3, (8, 8), generator=torch.Generator().manual_seed(0))
+    made = volumes.sample(
+        PROCESS, shape=(8, 8, 8), seed=0, steps=3, given=given, volume_fraction=[0.25, 0.5, 0.25]
+    )[0]
+    np.testing.assert_array_equal(made.phases[2], given[2].numpy())
+    assert np.bincount(made.phases.ravel()).tolist() == [128, 256, 128]
+    assert made.periodic == (True, True, True)
+
+
+def test_a_saved_model_draws_the_same_volumes(tmp_path):
+    volumes = SectionDiffusion.of_sections(*[section_model(seed) for seed in range(3)])
+    volumes.save_pretrained(tmp_path / "model")
+    loaded = SectionDiffusion.from_pretrained(tmp_path / "model")
+    request = {"shape": (8, 12, 8), "seed": 5, "steps": 2}
+    for before, after in zip(
+        volumes.sample(PROCESS, n=2, **request), loaded.sample(PROCESS, n=2, **request), strict=True
+    ):
+        np.testing.assert_array_equal(before.phases, after.phases)
+    codes = [v.encode(volumes.sample(PROCESS, **request)) for v in (volumes, loaded)]
+    torch.testing.assert_close(*codes)
+    assert codes[0].shape == (1, 3)
+
+
+def test_walls_belong_to_the_axes_that_have_them():
+    # Sections normal to 0 show axes 1 and 2, normal to 1 show 0 and 2, normal to 2 show 0 and 1.
+    models = [
+        section_model(0, periodic=(True, False)),
+        section_model(1, periodic=(True, False)),
+        section_model(2, periodic=(True, True)),
+    ]
+    assert SectionDiffusion.of_sections(*models).periodic == (True, True, False)
+    with pytest.raises(DataError, match="agree on which axes are periodic"):
+        SectionDiffusion.of_sections(*reversed(models))
+
+
+@pytest.mark.parametrize(
+    ("models", "message"),
+    [
+        ([section_model(), section_model()], "one model of sections, or three"),
+        ([section_model(), section_model(n_phases=3), section_model()], "one voxel size and phase"),
+        ([section_model(periodic=(True,) * 3)], "2-D sections"),
+    ],
+)
+def test_models_that_do_not_fit_together_are_refused(models, message):
+    with pytest.raises(DataError, match=message):
+        SectionDiffusion.of_sections(*models)
+
+
+def test_fresh_noise_lets_the_sections_agree():
+    flat = ConditionalDiffusion.from_pretrained("spinodal-2d-diffusion")
+    volumes = SectionDiffusion.of_sections(flat)
+    process = {"composition": 0.5, "temperature_k": 720.0, "ageing_time_h": 1.5}
+
+    def interfaces(cells) -> float:
+        steps = [
+            (c.phases != np.roll(c.phases, 1, a)).mean()
+            for c in cells
+            for a in range(c.phases.ndim)
+        ]
+        return float(np.mean(steps))
+
+    sections = interfaces(flat.sample(process, n=16, shape=(32, 32), seed=0))
+    few = interfaces(volumes.sample(process, shape=(32, 32, 32), seed=0, steps=4))
+    made = interfaces(volumes.sample(process, shape=(32, 32, 32), seed=0))
+    assert made < 1.35 * sections
+    assert few > 1.1 * made
