@@ -19,8 +19,7 @@ from networks.unet import Encoder, halve
 
 FIELDS = 2  # random fields beside one per phase
 AMOUNT_FEATURES = 32  # of the process, for the fractions
-LEAST_MARGIN = 1e-2
-SOFTNESS = 3.5  # typical margin between soft phases: greys reach a few voxels per interface
+SOFTNESS = 2.5  # slope of soft phases per unit spread of the field: a few voxels per interface
 CODE_LOG_VARIANCE = (-6.0, 0.5)
 
 
@@ -78,8 +77,8 @@ class PhaseGenerator(PhaseNet):
     and process (`SpectralNoise`): one per phase, which is what comes out at first, and some
     more. From all of them, folded and averaged onto ever coarser grids, a decoder works its way
     back from the coarsest grid, modulated by code and process, and adds what makes the shapes.
-    Most of that work is done on few positions. The result is scaled so that a typical
-    voxel's phase is ahead by one.
+    Most of that work is done on few positions. The result is scaled to unit
+    spread over space.
 
     The code is recovered from structures by a jointly trained encoder (Chen et al. 2016), whose
     mean is the public code; its prior is N(0, I) by construction. The fractions depend on the
@@ -178,7 +177,7 @@ class PhaseGenerator(PhaseNet):
         white: Float[Tensor, "batch channel *space"],
         condition: Float[Tensor, "batch features"],
     ) -> Float[Tensor, "batch phase *space"]:
-        """Return a field per phase, the first ahead by about one."""
+        """Return a field per phase, of unit spread over space."""
         features = F.silu(condition[:, : self.features])
         fields = self.fields(white, features)
         grids = [fold(fields)]
@@ -197,7 +196,9 @@ class PhaseGenerator(PhaseNet):
             change = unfold(self.last(F.leaky_relu(x.float(), SLOPE)), self.dim)
             field = fields[:, : self.n_phases] + smooth(change, self.last.periodic)
             field = field - field.mean(1, keepdim=True)
-            return field / typical_margin(field).view(-1, *[1] * (field.ndim - 1))
+            # Over space alone: a drift of the mean, which no cut feels, must not soften phases.
+            spread = field.flatten(2).var(2).mean(1).add(1e-6).sqrt()
+            return field / spread.view(-1, *[1] * (field.ndim - 1))
 
     def encode(
         self,
@@ -229,17 +230,6 @@ class PhaseGenerator(PhaseNet):
 def centred(field: Float[Tensor, "batch phase *space"]) -> Float[Tensor, "batch phase *space"]:
     """Return fields of zero mean over space, near which `balance` finds its fixed point."""
     return field - field.mean(tuple(range(2, field.ndim)), keepdim=True)
-
-
-def typical_margin(field: Float[Tensor, "batch phase *space"]) -> Float[Tensor, " batch"]:
-    """Return how far the first phase is ahead of the second: the squared mean of the square root.
-
-    Of centred fields, since a drift of the mean is felt by no cut. With a standard deviation heavy
-    tails would pay: they soften the phases near interfaces, whose slopes then say nothing about
-    their cut.
-    """
-    first, second = centred(field).topk(2, 1).values.unbind(1)
-    return (first - second).flatten(1).add(LEAST_MARGIN).sqrt().mean(1).square()
 
 
 def smooth(

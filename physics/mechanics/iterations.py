@@ -18,7 +18,7 @@ GROUP_VALUES = 2**20
 BLOCK_VALUES = 2**26
 """The same for the block method, which gains from every load case it has (0.5 GB a field)."""
 
-HARD_CONTRAST = 1000.0
+HARD_CONTRAST = 1500.0
 """Contrast of moduli above which multigrid takes less time.
 
 At 1000 the Green operator needs up to 160 cheap iterations, multigrid 40 dear ones.

@@ -117,6 +117,18 @@ def test_periodic_axes_have_no_seam_and_any_size_fits():
     assert steps[-1] == pytest.approx(steps[:-1].mean(), abs=4 * steps[:-1].std())
 
 
+def test_shipped_samples_have_no_seam_and_the_fraction_of_their_process():
+    model = ConditionalGAN.from_pretrained("spinodal-2d-gan")
+    points = [{"composition": c, "temperature_k": 720.0} for c in np.linspace(0.4, 0.6, 60)]
+    cells = model.sample(points, n=4, shape=(64, 64), seed=0)
+    phases = np.stack([c.phases for c in cells]).astype(float)
+    steps = np.abs(np.roll(phases, -1, 2) - phases).mean((0, 1))
+    assert steps[-1] == pytest.approx(steps.mean(), rel=0.08)
+    fractions = phases.mean((1, 2)).reshape(60, 4).mean(1)
+    slope = np.polyfit(np.linspace(0.4, 0.6, 60), fractions, 1)[0]
+    assert slope > 1.0  # of the compositions, coexisting phases take up more than their share
+
+
 def test_a_shape_that_does_not_fit_is_named():
     with pytest.raises(DataError, match="multiples of 4"):
         untrained().sample({"a": 0.5}, n=1, shape=(15, 16), seed=0)
