@@ -2,19 +2,18 @@
 
 from collections.abc import Sequence
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from generators.phase_net import PhaseNet
+from generators.encoded_net import EncodedNet
 from microstructures import ProcessSpace
 from networks.conditioning import ProcessEmbedding, ScalarEmbedding
 from networks.folding import FOLD, fold, unfold
-from networks.unet import Encoder, UNet
+from networks.unet import UNet
 
 
-class PhaseDenoiser(PhaseNet):
+class PhaseDenoiser(EncodedNet):
     """Posterior phase probabilities of a noisy microstructure, its code, and its fractions.
 
     Phases are one-hot channels scaled to ±1. With noise of standard deviation sigma on each
@@ -68,10 +67,6 @@ class PhaseDenoiser(PhaseNet):
         folded = n_phases * FOLD**self.dim
         self.process = ProcessEmbedding(space, features)
         self.noise = ScalarEmbedding(features)
-        self.code = nn.Linear(latent_dim, features)
-        self.prior = nn.Sequential(
-            nn.SiLU(), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 2 * latent_dim)
-        )
         self.unet = UNet(
             in_channels=folded,
             out_channels=folded,
@@ -80,16 +75,7 @@ class PhaseDenoiser(PhaseNet):
             condition=features,
             periodic=periodic,
         )
-        self.encoder = Encoder(
-            in_channels=folded,
-            out_features=2 * latent_dim,
-            widths=[max(8, w // 2) for w in widths],
-            condition=features,
-            periodic=periodic,
-        )
-        self.fraction_head = nn.Sequential(
-            nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 2 * n_phases)
-        )
+        self.build_code(widths, features, periodic)
         self.size_multiple = FOLD * self.unet.size_multiple
 
     @property
@@ -100,30 +86,6 @@ class PhaseDenoiser(PhaseNet):
     @smoothing.setter
     def smoothing(self, share: float) -> None:
         self.config = {**self.config, "smoothing": float(share)}
-
-    def condition(
-        self,
-        process: Float[Tensor, "batch features"],
-        code: Float[Tensor, "batch latent"],
-    ) -> Float[Tensor, "batch features"]:
-        """Return the condition vector of an embedded process and a standard code."""
-        mean, log_variance = self.code_prior(process)
-        return self.condition_raw(process, mean + (log_variance / 2).exp() * code)
-
-    def condition_raw(
-        self,
-        process: Float[Tensor, "batch features"],
-        raw_code: Float[Tensor, "batch latent"],
-    ) -> Float[Tensor, "batch features"]:
-        """Return the condition vector of an embedded process and a code of the encoder."""
-        return process + self.code(raw_code)
-
-    def code_prior(
-        self, process: Float[Tensor, "batch features"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
-        """Return mean and log-variance of the encoder's codes at an embedded process."""
-        mean, log_variance = self.prior(process).chunk(2, 1)
-        return mean, log_variance.clamp(-8, 2)
 
     def forward(
         self,
@@ -137,28 +99,3 @@ class PhaseDenoiser(PhaseNet):
         features = F.silu(condition + self.noise(sigma.log()))
         context = unfold(self.unet(fold(scaled), features), self.dim)
         return context + 2 * x / sigma_column.square()
-
-    def encode(
-        self,
-        x: Float[Tensor, "batch phase *space"],
-        process: Float[Tensor, "batch features"],
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
-        """Return mean and log-variance of the raw code of clean images in ±1."""
-        mean, log_variance = self.encoder(fold(x), F.silu(process)).chunk(2, 1)
-        return mean, log_variance.clamp(-8, 4)
-
-    def standard_code(
-        self,
-        x: Float[Tensor, "batch phase *space"],
-        process: Float[Tensor, "batch features"],
-    ) -> Float[Tensor, "batch latent"]:
-        """Return the mean code of clean images in ±1, standardised by the process's prior."""
-        mean, log_variance = self.code_prior(process)
-        return (self.encode(x, process)[0] - mean) / (log_variance / 2).exp()
-
-    def fractions(
-        self, condition: Float[Tensor, "batch features"]
-    ) -> tuple[Float[Tensor, "batch phase"], Float[Tensor, "batch phase"]]:
-        """Return expected volume fractions (they sum to 1) and the log of their spread."""
-        logits, log_spread = self.fraction_head(F.silu(condition)).chunk(2, 1)
-        return F.softmax(logits, 1), 4 * torch.tanh(log_spread / 4) - 5

@@ -9,11 +9,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from generators.phase_net import PhaseNet
+from generators.encoded_net import EncodedNet
 from microstructures import ProcessSpace
 from networks.conditioning import ProcessEmbedding
 from networks.folding import FOLD, fold, unfold
-from networks.unet import Encoder, PaddedConvolution, ResidualBlock, halve
+from networks.unet import PaddedConvolution, ResidualBlock, halve
 
 LOG_RATIO = 3.0  # bound of the posterior's log standard deviation and of the noise's log gain
 SLOPE = 0.2
@@ -69,7 +69,7 @@ class Rung(nn.Module):
         return state + self.inject(noise.movedim(1, -1)).movedim(-1, 1), nats
 
 
-class PhaseLadder(PhaseNet):
+class PhaseLadder(EncodedNet):
     """A hierarchical VAE of phases: noise on grids from coarse to fine, and a global code.
 
     The decoder goes from a coarse grid to the voxels; on the way rungs add white noise, N(0, I)
@@ -119,20 +119,7 @@ class PhaseLadder(PhaseNet):
         self.size_multiple = FOLD * 2 ** (len(widths) - 1)
         folded = n_phases * FOLD**self.dim
         self.process = ProcessEmbedding(space, features)
-        self.code = nn.Linear(latent_dim, features)
-        self.prior = nn.Sequential(
-            nn.SiLU(), nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 2 * latent_dim)
-        )
-        self.encoder = Encoder(
-            in_channels=folded,
-            out_features=2 * latent_dim,
-            widths=[max(8, w // 2) for w in widths],
-            condition=features,
-            periodic=periodic,
-        )
-        self.fraction_head = nn.Sequential(
-            nn.Linear(features, features), nn.SiLU(), nn.Linear(features, 2 * n_phases)
-        )
+        self.build_code(widths, features, periodic)
         self.evidence_in = PaddedConvolution(folded, widths[0], periodic)
         self.evidence = nn.ModuleList(
             ResidualBlock(before, width, features, periodic) for before, width in pairwise(widths)
@@ -187,55 +174,6 @@ class PhaseLadder(PhaseNet):
         for block in self.evidence:
             found.append(block(halve(found[-1]), features))
         return found
-
-    def condition(
-        self,
-        process: Float[Tensor, "batch features"],
-        code: Float[Tensor, "batch latent"],
-    ) -> Float[Tensor, "batch features"]:
-        """Return the condition vector of an embedded process and a standard code."""
-        mean, log_variance = self.code_prior(process)
-        return self.condition_raw(process, mean + (log_variance / 2).exp() * code)
-
-    def condition_raw(
-        self,
-        process: Float[Tensor, "batch features"],
-        raw_code: Float[Tensor, "batch latent"],
-    ) -> Float[Tensor, "batch features"]:
-        """Return the condition vector of an embedded process and a code of the encoder."""
-        return process + self.code(raw_code)
-
-    def code_prior(
-        self, process: Float[Tensor, "batch features"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
-        """Return mean and log-variance of the encoder's codes at an embedded process."""
-        mean, log_variance = self.prior(process).float().chunk(2, 1)
-        return mean, log_variance.clamp(-8, 2)
-
-    def encode(
-        self,
-        x: Float[Tensor, "batch phase *space"],
-        process: Float[Tensor, "batch features"],
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:
-        """Return mean and log-variance of the raw code of clean images in ±1."""
-        mean, log_variance = self.encoder(fold(x), F.silu(process)).float().chunk(2, 1)
-        return mean, log_variance.clamp(-8, 4)
-
-    def standard_code(
-        self,
-        x: Float[Tensor, "batch phase *space"],
-        process: Float[Tensor, "batch features"],
-    ) -> Float[Tensor, "batch latent"]:
-        """Return the mean code of clean images in ±1, standardised by the process's prior."""
-        mean, log_variance = self.code_prior(process)
-        return (self.encode(x, process)[0] - mean) / (log_variance / 2).exp()
-
-    def fractions(
-        self, condition: Float[Tensor, "batch features"]
-    ) -> tuple[Float[Tensor, "batch phase"], Float[Tensor, "batch phase"]]:
-        """Return expected volume fractions (they sum to 1) and the log of their spread."""
-        logits, log_spread = self.fraction_head(F.silu(condition)).float().chunk(2, 1)
-        return F.softmax(logits, 1), 4 * torch.tanh(log_spread / 4) - 5
 
 
 def _bounded(x: Tensor) -> Tensor:
