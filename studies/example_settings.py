@@ -5,6 +5,8 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from generators.diffusion_training import DiffusionSettings
+from generators.gan_training import GanSettings
+from generators.vae_training import VaeSettings
 from microstructures import DataError
 from microstructures.importing import ImportSettings
 from microstructures.publishing import publish_text
@@ -29,6 +31,8 @@ def settings_files() -> dict[str, type[BaseModel]]:
         "predict.yaml": PredictSettings,
         "import.yaml": ImportSettings,
         "train-generator.yaml": DiffusionSettings,
+        "train-generator-gan.yaml": GanSettings,
+        "train-generator-vae.yaml": VaeSettings,
         "train-surrogate.yaml": SurrogateSettings,
     }
 
