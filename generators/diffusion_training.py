@@ -99,9 +99,11 @@ def train_diffusion(
         parameter_dropout=settings.parameter_dropout,
         seed=settings.training.seed,
     )
-    denoiser.smoothing = fit_smoothing(
-        denoiser, dataset, steps=settings.steps, seed=settings.training.seed
-    )
+    if settings.match_fractions:
+        # Where the cut does not keep the amounts, smoothing would wear thin phases away.
+        denoiser.smoothing = fit_smoothing(
+            denoiser, dataset, steps=settings.steps, seed=settings.training.seed
+        )
     model = ConditionalDiffusion.of_dataset(
         denoiser, dataset, match_fractions=settings.match_fractions, steps=settings.steps
     )
