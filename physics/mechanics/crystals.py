@@ -1,5 +1,6 @@
 """Anisotropic phases, and the stiffness fields that oriented grains make of them."""
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
@@ -44,9 +45,9 @@ class _Crystal(BaseModel):
                 f"{settings} with lowest eigenvalue {lowest:.3g} GPa; check their order and signs"
             )
 
+    @abstractmethod
     def crystal_stiffness(self) -> Float[Tensor, "6 6"]:
         """Return the Mandel stiffness in GPa in crystal axes."""
-        raise NotImplementedError
 
 
 class CubicElastic(_Crystal):
