@@ -13,7 +13,7 @@ from microstructures import ProcessSpace
 from networks.conditioning import ProcessEmbedding
 from networks.critic import SLOPE
 from networks.folding import FOLD, fold, unfold
-from networks.padding import WrappingConvolution, pad
+from networks.padding import PaddedConvolution, pad
 from networks.spectral_noise import SpectralNoise
 from networks.unet import Encoder, halve
 
@@ -32,9 +32,9 @@ class ModulatedBlock(nn.Module):
 
     def __init__(self, width: int, condition: int, periodic: Sequence[bool]) -> None:
         super().__init__()
-        self.convolution_in = WrappingConvolution(width, width, periodic)
+        self.convolution_in = PaddedConvolution(width, width, periodic)
         self.modulation = nn.Linear(condition, 2 * width)
-        self.convolution_out = WrappingConvolution(width, width, periodic)
+        self.convolution_out = PaddedConvolution(width, width, periodic)
         with torch.no_grad():
             self.convolution_out.convolution.weight.mul_(0.3)
             self.modulation.weight.mul_(0.3)
@@ -137,11 +137,11 @@ class PhaseGenerator(PhaseNet):
         ):
             if before is not None:
                 self.up.append(nn.Linear(before, width, bias=False))
-            self.grids.append(WrappingConvolution(folded_fields, width, periodic))
+            self.grids.append(PaddedConvolution(folded_fields, width, periodic))
             self.levels.append(
                 nn.ModuleList(ModulatedBlock(width, features, periodic) for _ in range(count))
             )
-        self.last = WrappingConvolution(widths[0], folded, periodic)
+        self.last = PaddedConvolution(widths[0], folded, periodic)
         # At first the samples are cuts through the random fields themselves.
         nn.init.zeros_(self.last.convolution.weight)
         self.encoder = Encoder(

@@ -13,7 +13,8 @@ from generators.encoded_net import EncodedNet
 from microstructures import ProcessSpace
 from networks.conditioning import ProcessEmbedding
 from networks.folding import FOLD, fold, unfold
-from networks.unet import PaddedConvolution, ResidualBlock, halve
+from networks.padding import PaddedConvolution
+from networks.unet import ResidualBlock, halve
 
 LOG_RATIO = 3.0  # bound of the posterior's log standard deviation and of the noise's log gain
 SLOPE = 0.2

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from microstructures import ProcessSpace
 from networks.conditioning import ProcessEmbedding
 from networks.folding import FOLD, fold
-from networks.padding import WrappingConvolution
+from networks.padding import PaddedConvolution
 from networks.unet import halve
 
 SLOPE = 0.2  # of the leaky rectifier
@@ -26,8 +26,8 @@ class PlainBlock(nn.Module):
 
     def __init__(self, width_in: int, width_out: int, periodic: Sequence[bool]) -> None:
         super().__init__()
-        self.convolution_in = WrappingConvolution(width_in, width_out, periodic)
-        self.convolution_out = WrappingConvolution(width_out, width_out, periodic)
+        self.convolution_in = PaddedConvolution(width_in, width_out, periodic)
+        self.convolution_out = PaddedConvolution(width_out, width_out, periodic)
         self.widen = nn.Linear(width_in, width_out, bias=False) if width_in != width_out else None
         nn.init.zeros_(self.convolution_out.convolution.weight)
 
@@ -68,7 +68,7 @@ class Critic(nn.Module):
         super().__init__()
         self.size_multiple = FOLD * 2 ** (len(widths) - 1)
         self.process = ProcessEmbedding(space, features)
-        self.first = WrappingConvolution(n_phases * FOLD ** len(periodic), widths[0], periodic)
+        self.first = PaddedConvolution(n_phases * FOLD ** len(periodic), widths[0], periodic)
         befores = [widths[0], *widths[:-1]]
         self.blocks = nn.ModuleList(
             PlainBlock(before, after, periodic)

@@ -9,25 +9,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+from networks.padding import PaddedConvolution
+
 POOLS = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}
-
-
-class PaddedConvolution(nn.Module):
-    """A 3-wide convolution whose padding wraps on periodic axes and reflects on the others."""
-
-    def __init__(self, width_in: int, width_out: int, periodic: Sequence[bool]) -> None:
-        super().__init__()
-        self.periodic = tuple(periodic)
-        self.convolution = CONVOLUTIONS[len(self.periodic)](width_in, width_out, 3)
-
-    def forward(self, x: Float[Tensor, "batch width *space"]) -> Float[Tensor, "batch out *space"]:
-        dim = len(self.periodic)
-        for axis, wraps in enumerate(self.periodic):
-            pad = [0] * (2 * dim)
-            pad[2 * (dim - 1 - axis)] = pad[2 * (dim - 1 - axis) + 1] = 1
-            x = F.pad(x, pad, mode="circular" if wraps else "reflect")
-        return self.convolution(x)
 
 
 class ResidualBlock(nn.Module):
