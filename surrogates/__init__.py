@@ -1,5 +1,16 @@
 """Microstructure → fields and properties by trained nets, each answer with its bracket."""
 
 from surrogates.fields import FieldPrediction, FieldSurrogate
+from surrogates.ladder import FieldRung, PropertyRung, SolverRung, evaluate
+from surrogates.properties import PropertyPrediction, PropertySurrogate
 
-__all__ = ["FieldPrediction", "FieldSurrogate"]
+__all__ = [
+    "FieldPrediction",
+    "FieldRung",
+    "FieldSurrogate",
+    "PropertyPrediction",
+    "PropertyRung",
+    "PropertySurrogate",
+    "SolverRung",
+    "evaluate",
+]

@@ -70,9 +70,9 @@ class DisplacementNet(nn.Module):
         self.check_shape(cells.shape)
         loads = referenced.unit_loads()
         born = cells.gradient(referenced.step(loads))
-        shear = cells.shear[:, 0]
-        moduli = torch.stack([shear, cells.lame + 2 / self.dim * shear], 1)
-        features = [moduli.clamp_min(LOWEST_MODULUS).log(), born.flatten(1, 2)]
+        # Shear first, as trained weights expect.
+        logs = referenced.moduli.flip(1).clamp_min(LOWEST_MODULUS).log()
+        features = [logs, born.flatten(1, 2)]
         answer = unfold(self.operator(fold(torch.cat(features, 1))), self.dim)
         fluctuation = answer.to(loads).unflatten(1, (self.n, self.n))
         displacement = referenced.step(loads + fluctuation)

@@ -8,7 +8,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from microstructures import DataError
-from physics.mechanics.staggered import StaggeredElasticity
 from physics.statistics.correlation import radial_mean, two_point_correlation
 
 LAGS = 8  # voxels up to which the two-point correlation is compared
@@ -18,8 +17,8 @@ QUANTILE = 0.95
 class Familiarity(nn.Module):
     """Distance of cells from the training set, 1 at its own 95 % quantile.
 
-    A cell is described by its contrast (log of the highest over the lowest shear modulus), the
-    lowest and highest log of bulk over shear modulus, the mean of its log shear modulus on a
+    A cell is described by its contrast (log of the highest over the lowest shear modulus or
+    conductivity), the lowest and highest log of bulk over shear modulus, the mean of its log on a
     scale from 0 (softest) to 1 (stiffest) - with two phases the fraction of the stiff one - and
     the normalised radial covariance of that field at 1 to 8 voxels (with two phases
     (S2 - f^2) / (f - f^2)), which together weigh as one entry. Each entry is standardised over
@@ -62,30 +61,33 @@ class Familiarity(nn.Module):
         familiarity.scale.copy_(gaps.amin(1).quantile(QUANTILE).clamp_min(1e-3))
         return familiarity
 
-    def forward(self, cells: StaggeredElasticity) -> Float[Tensor, " batch"]:
-        """Return the distance of each cell."""
-        entries = (describe(cells) - self.mean) / self.spread
+    def forward(self, moduli: Float[Tensor, "batch modulus *space"]) -> Float[Tensor, " batch"]:
+        """Return the distance of cells, given by their local moduli (see `describe`)."""
+        entries = (describe(moduli) - self.mean) / self.spread
         nearest = torch.cdist(entries, self.known).amin(1) / self.scale
-        sides = torch.tensor(cells.shape).to(self.shape)
+        sides = torch.tensor(moduli.shape[2:]).to(self.shape)
         return nearest + (sides / self.shape).log2().abs().max()
 
 
-def describe(cells: StaggeredElasticity) -> Float[Tensor, "batch entry"]:
-    """Return contrast, bulk/shear ratios, stiff fraction and normalised covariance of cells.
+def describe(
+    moduli: Float[Tensor, "batch modulus *space"],
+) -> Float[Tensor, "batch entry"]:
+    """Return contrast, range of the moduli's ratio, stiff fraction and normalised covariance.
+
+    The last modulus leads (shear modulus, conductivity); the ratio is the first over the last.
 
     Raises:
         DataError: A side is shorter than 16 voxels.
     """
-    check_sides(cells.shape)
-    shear = cells.shear[:, 0].clamp_min(1e-6)
-    log_shear, log_ratio = shear.log(), (1 + cells.lame / shear).log()
-    low, high = log_shear.flatten(1).amin(1), log_shear.flatten(1).amax(1)
-    wide = [1] * len(cells.shape)
-    stiffness = (log_shear - low.view(-1, *wide)) / (high - low).clamp_min(1e-6).view(-1, *wide)
+    check_sides(moduli.shape[2:])
+    logs = moduli.clamp_min(1e-6).log()
+    leading, ratios = logs[:, -1], (logs[:, 0] - logs[:, -1]).flatten(1)
+    low, high = leading.flatten(1).amin(1), leading.flatten(1).amax(1)
+    wide = [1] * (moduli.ndim - 2)
+    stiffness = (leading - low.view(-1, *wide)) / (high - low).clamp_min(1e-6).view(-1, *wide)
     fraction = stiffness.flatten(1).mean(1)
     centred = stiffness - fraction.view(-1, *wide)
     covariance = radial_mean(two_point_correlation(centred), max_lag=LAGS)
-    ratios = log_ratio.flatten(1)
     entries = torch.stack([high - low, ratios.amin(1), ratios.amax(1), fraction], 1)
     return torch.cat([entries, covariance[:, 1:] / covariance[:, :1].clamp_min(1e-6)], 1).float()
 

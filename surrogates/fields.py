@@ -118,7 +118,7 @@ class FieldSurrogate:
             effective=effective,
             lower=bounds.lower if bounds else None,
             upper=bounds.upper if bounds else None,
-            distance=self.familiarity(cells.cells),
+            distance=self.familiarity(cells.moduli),
         )
 
     def refine(

@@ -1,4 +1,4 @@
-"""What a field surrogate learns from: cells, materials drawn for each, the solver's energies."""
+"""What a surrogate learns from: cells, materials drawn for each, the solver's answers."""
 
 import json
 from dataclasses import dataclass
@@ -15,42 +15,47 @@ from microstructures.publishing import MANIFEST, open_verified, publish_folder
 from microstructures.seeds import derive_seed, generator_for
 from physics.mechanics.cells import MAX_ITERATIONS
 from physics.mechanics.effective import effective_property
-from physics.mechanics.staggered import StaggeredElasticity
 from physics.processes.random_field import RandomField
+from surrogates.familiarity import Familiarity, describe
+from surrogates.quantities import MaterialRange, Quantity, local_moduli, scaled
 from surrogates.reference import ReferencedCells
 
 KIND = "labels"
-SOLVER_RATIO = 2.0  # lame / shear of the solver's one reference: Poisson's ratio 1/3
-
-
-@dataclass(frozen=True)
-class MaterialRange:
-    """From which each cell's materials are drawn.
-
-    Young's moduli of phases 1, 2, ... over that of phase 0 are log-uniform in `contrast`, or its
-    reciprocal with probability 1/2; Poisson's ratios are uniform.
-    """
-
-    contrast: tuple[float, float]
-    poisson_ratio: tuple[float, float]
 
 
 @dataclass(frozen=True)
 class LabelledCells:
-    """Cells, one draw of Lame and shear moduli for each phase, and the effective stiffness.
+    """Cells, one draw of moduli for each phase, and the effective matrix.
 
-    Moduli and stiffness are in units of the cell's reference shear modulus (`ReferencedCells`).
+    Moduli and matrix are in units of the middle of the cell's last modulus (`scaled`), so that
+    the reference shear modulus or conductivity is 1.
     """
 
     phases: UInt8[Tensor, "cell *space"]
-    lame: Float[Tensor, "cell phase"]
-    shear: Float[Tensor, "cell phase"]
-    stiffness: Float[Tensor, "cell n n"]
+    moduli: Float[Tensor, "cell modulus phase"]
+    effective: Float[Tensor, "cell n n"]
+    quantity: Quantity
+
+    def __len__(self) -> int:
+        return len(self.phases)
+
+    def fields(
+        self, which: Tensor, phases: UInt8[Tensor, "batch *space"]
+    ) -> Float[Tensor, "batch modulus *space"]:
+        """Return the local moduli of labels with the materials of the cells `which`."""
+        return scaled(local_moduli(phases, self.moduli[which]))[0]
 
     def cells(self, which: Tensor, phases: UInt8[Tensor, "batch *space"]) -> ReferencedCells:
-        """Return labels spread over space with the materials of the cells `which`."""
-        lame, shear = self.lame[which], self.shear[which]
-        return ReferencedCells.of_moduli(_spread(lame, phases), _spread(shear, phases))[0]
+        """Return elastic cells of labels with the materials of the cells `which`."""
+        bulk, shear = self.fields(which, phases).unbind(1)
+        lame = bulk - 2 / (phases.ndim - 1) * shear
+        return ReferencedCells.of_moduli(lame, shear)[0]
+
+    def familiarity(self) -> Familiarity:
+        """Return the distance from these cells with their materials."""
+        rows = torch.arange(len(self)).split(64)
+        entries = [describe(self.fields(part, self.phases[part])) for part in rows]
+        return Familiarity.fit(torch.cat(entries), tuple(self.phases.shape[1:]))
 
 
 def training_cells(
@@ -91,6 +96,7 @@ def training_cells(
 
 def solved_labels(
     phases: UInt8[Tensor, "cell *space"],
+    quantity: Quantity,
     materials: MaterialRange,
     folder: Path,
     *,
@@ -102,66 +108,52 @@ def solved_labels(
     """Return the solver's labels, from `folder` if they were solved before.
 
     The energy that a trial displacement has above the solver's solution is its squared distance
-    to that solution in the energy norm, so the solved effective stiffness (9 or 36 numbers) is
-    all of the solution that training in this norm needs.
+    to that solution in the energy norm, so the solved effective matrix (9 or 36 numbers) is all
+    of the solution that training in this norm needs.
 
     Raises:
         DataError: `folder` holds the labels of other cells or materials.
         CheckpointError: `folder` was damaged.
     """
-    identity = json.loads(json.dumps(identity))
+    identity = json.loads(json.dumps({**identity, "quantity": quantity.name}))
     if (folder / MANIFEST).exists():
         if open_verified(folder, kind=KIND) != identity:
             raise DataError(
                 f"expected {folder} to hold the labels of these cells and materials, found others; "
                 "choose another output folder"
             )
-        return LabelledCells(phases=phases, **load_file(folder / "labels.safetensors"))
-    lame, shear = draw_moduli(len(phases), n_phases, materials, seed=seed)
-    _, unit = ReferencedCells.of_moduli(_spread(lame, phases), _spread(shear, phases))
-    lame, shear = lame / unit.unsqueeze(1), shear / unit.unsqueeze(1)
-    cells = StaggeredElasticity.of_voxels(
-        _spread(lame, phases).double(), _spread(shear, phases).double(), SOLVER_RATIO
-    )
+        tensors = load_file(folder / "labels.safetensors")
+        return LabelledCells(phases=phases, quantity=quantity, **tensors)
+    dim = phases.ndim - 1
+    moduli = quantity.drawn(material_draws(len(phases), n_phases, seed=seed), materials, dim)
+    local, unit = scaled(local_moduli(phases, moduli.double()))
     solved = effective_property(
-        cells,
+        quantity.problem(local),
         displacement=None,
         tolerance=tolerance,
         max_iterations=MAX_ITERATIONS,
         dtype=torch.float32,
+        lower=False,
     )
-    stiffness = solved.value.float().contiguous()
-    tensors = {"lame": lame, "shear": shear, "stiffness": stiffness}
+    tensors = {
+        "moduli": (moduli / unit.view(-1, 1, 1)).float().contiguous(),
+        "effective": solved.value.float().contiguous(),
+    }
     publish_folder(
         folder,
         lambda partial: save_file(tensors, partial / "labels.safetensors"),
         kind=KIND,
         about=identity,
     )
-    return LabelledCells(phases=phases, **tensors)
+    return LabelledCells(phases=phases, quantity=quantity, **tensors)
 
 
-def draw_moduli(
-    n_cells: int, n_phases: int, materials: MaterialRange, *, seed: int
-) -> tuple[Float[Tensor, "cell phase"], Float[Tensor, "cell phase"]]:
-    """Return Lame and shear moduli per phase, Young's modulus of phase 0 being 1."""
-    u = torch.stack(
+def material_draws(n_cells: int, n_phases: int, *, seed: int) -> Float[Tensor, "cell 3 phase"]:
+    """Return uniform numbers, those of a cell depending on (seed, cell) alone."""
+    return torch.stack(
         [torch.rand(3, n_phases, generator=generator_for(seed, "materials", k))
          for k in range(n_cells)]
     )  # fmt: skip
-    low, high = materials.contrast
-    ratio = low * (high / low) ** u[:, 0]
-    youngs = torch.where(u[:, 1] < 0.5, ratio, 1 / ratio)
-    youngs[:, 0] = 1.0
-    nu_low, nu_high = materials.poisson_ratio
-    nu = nu_low + (nu_high - nu_low) * u[:, 2]
-    return youngs * nu / ((1 + nu) * (1 - 2 * nu)), youngs / (2 * (1 + nu))
-
-
-def _spread(
-    values: Float[Tensor, "batch phase"], phases: UInt8[Tensor, "batch *space"]
-) -> Float[Tensor, "batch *space"]:
-    return values.gather(1, phases.flatten(1).long()).view(phases.shape)
 
 
 def _mixed(phases: UInt8[Tensor, "cell *space"]) -> UInt8[Tensor, "mixed *space"]:

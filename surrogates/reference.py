@@ -35,6 +35,12 @@ class ReferencedCells:
         cells = StaggeredElasticity.of_voxels((lame / wide).float(), (shear / wide).float(), 1.0)
         return cls(cells, (_middle(bulk) / unit - 2 / dim).float()), unit
 
+    @property
+    def moduli(self) -> Float[Tensor, "batch 2 *space"]:
+        """Bulk (2-D: plane strain) and shear modulus of every voxel."""
+        shear = self.cells.shear[:, 0]
+        return torch.stack([self.cells.lame + 2 / self.cells.unknowns * shear, shear], 1)
+
     def select(self, samples: slice) -> "ReferencedCells":
         """Return some of the cells."""
         c = self.cells

@@ -3,20 +3,19 @@
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, Int, UInt8
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from microstructures import DataError, MicrostructureDataset
 from microstructures.seeds import derive_seed
 from networks.training import Progress, TrainingSettings, train
-from physics.mechanics.grid import SHEAR_PAIRS
 from physics.mechanics.staggered import StaggeredElasticity
 from surrogates.displacement_net import DisplacementNet
-from surrogates.familiarity import Familiarity, describe
 from surrogates.fields import FieldSurrogate
-from surrogates.labels import LabelledCells, MaterialRange, solved_labels, training_cells
+from surrogates.labels import LabelledCells, solved_labels, training_cells
+from surrogates.quantities import MaterialRange, Stiffness
 from surrogates.reference import ReferencedCells
+from surrogates.symmetries import augmented
 
 SMALLEST_EXCESS = 1e-7  # round-off of a float32 energy
 
@@ -90,6 +89,7 @@ def train_field_surrogate(
     identity = {"settings": settings.model_dump(mode="json"), "data": dataset.digest}
     labels = solved_labels(
         phases,
+        Stiffness(),
         settings.materials,
         out.with_name(out.name + ".labels"),
         n_phases=dataset.n_phases,
@@ -103,7 +103,7 @@ def train_field_surrogate(
             ),
         },
     )
-    familiarity = fit_familiarity(labels)
+    familiarity = labels.familiarity()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
         net = DisplacementNet(
@@ -137,7 +137,10 @@ class BatchDraw:
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
         phases, stiffness = augmented(
-            self.labels.phases[batch], self.labels.stiffness[batch], generator=generator
+            self.labels.phases[batch],
+            self.labels.effective[batch],
+            quantity=self.labels.quantity,
+            generator=generator,
         )
         referenced = self.labels.cells(batch, phases)
         cells = referenced.cells
@@ -166,50 +169,3 @@ class EnergyObjective(nn.Module):
         excess = ratio.diagonal(dim1=1, dim2=2).mean(1) - 1
         error = excess.clamp_min(SMALLEST_EXCESS).sqrt().mean().float()
         return error, {"energy_error": error.detach()}
-
-
-def augmented(
-    phases: UInt8[Tensor, "batch *space"],
-    stiffness: Float[Tensor, "batch n n"],
-    *,
-    generator: torch.Generator,
-) -> tuple[UInt8[Tensor, "batch *space"], Float[Tensor, "batch n n"]]:
-    """Shift, mirror and exchange axes at random, each cell on its own, its stiffness with it."""
-    dim = phases.ndim - 1
-    cubic = len(set(phases.shape[1:])) == 1
-    cells, matrices = [], []
-    for cell, matrix in zip(phases, stiffness, strict=True):
-        u = torch.rand(2 * dim, generator=generator).tolist()
-        order = torch.randperm(dim, generator=generator) if cubic else torch.arange(dim)
-        shifts = [int(u[axis] * cell.shape[axis]) for axis in range(dim)]
-        cell = cell.roll(shifts, tuple(range(dim)))
-        mirrored = [axis for axis in range(dim) if u[dim + axis] < 0.5]
-        cell = cell.flip(mirrored).permute(order.tolist())
-        turn = mandel_turn(order, mirrored).to(matrix)
-        cells.append(cell)
-        matrices.append(turn @ matrix @ turn.mT)
-    return torch.stack(cells), torch.stack(matrices)
-
-
-def mandel_turn(order: Int[Tensor, " dim"], mirrored: list[int]) -> Float[Tensor, "n n"]:
-    """Return the Mandel matrix of mirroring some axes, then taking axes in another order.
-
-    New axis k is old axis `order[k]`, as in `Tensor.permute`.
-    """
-    dim = len(order)
-    sign = [-1.0 if axis in mirrored else 1.0 for axis in range(dim)]
-    pairs = [(i, i) for i in range(dim)] + list(SHEAR_PAIRS[dim])
-    turn = torch.zeros(len(pairs), len(pairs))
-    for row, (i, j) in enumerate(pairs):
-        old = sorted((int(order[i]), int(order[j])))
-        turn[row, pairs.index((old[0], old[1]))] = sign[old[0]] * sign[old[1]]
-    return turn
-
-
-def fit_familiarity(labels: LabelledCells) -> Familiarity:
-    """Return the distance from the training cells with their materials."""
-    which = torch.arange(len(labels.phases))
-    described = [
-        describe(labels.cells(part, labels.phases[part]).cells) for part in which.split(64)
-    ]
-    return Familiarity.fit(torch.cat(described), tuple(labels.phases.shape[1:]))

@@ -32,7 +32,7 @@ def untrained(dim: int, cells: Tensor) -> FieldSurrogate:
     shear = torch.where(cells == 1, 2.0, 0.5)
     referenced, _ = ReferencedCells.of_moduli(shear, shear)
     shape = tuple(cells.shape[1:])
-    return FieldSurrogate(net, Familiarity.fit(describe(referenced.cells), shape))
+    return FieldSurrogate(net, Familiarity.fit(describe(referenced.moduli), shape))
 
 
 @pytest.fixture(name="blobs")

@@ -9,8 +9,10 @@ from networks import TrainingSettings
 from physics.mechanics import effective_stiffness
 from surrogates import FieldSurrogate
 from surrogates.evaluation import evaluate_fields, overlapping_discs, report_table
-from surrogates.labels import MaterialRange, draw_moduli
-from surrogates.training import SurrogateSettings, augmented, train_field_surrogate
+from surrogates.labels import material_draws
+from surrogates.quantities import MaterialRange, Stiffness
+from surrogates.symmetries import augmented
+from surrogates.training import SurrogateSettings, train_field_surrogate
 
 
 def settings(**changes) -> SurrogateSettings:
@@ -79,7 +81,9 @@ def test_training_lowers_the_bracket(dataset, blobs, materials, untrained, tmp_p
 def test_augmented_stiffness_is_the_augmented_cells_stiffness(blobs, materials):
     phases = blobs(8, seed=31)
     stiffness = effective_stiffness(phases, materials, tolerance=1e-7).value
-    moved, turned = augmented(phases, stiffness, generator=torch.Generator().manual_seed(3))
+    moved, turned = augmented(
+        phases, stiffness, quantity=Stiffness(), generator=torch.Generator().manual_seed(3)
+    )
     assert not torch.equal(moved, phases)
     again = effective_stiffness(moved, materials, tolerance=1e-7).value
     assert (again - turned).abs().max() < 1e-6
@@ -90,16 +94,19 @@ def test_augmented_in_three_dimensions(materials):
     phases[:, :3, 2:7] = 1
     phases[:, 4:6, :, :5] = 1
     stiffness = effective_stiffness(phases, materials, tolerance=1e-7).value
-    moved, turned = augmented(phases, stiffness, generator=torch.Generator().manual_seed(4))
+    moved, turned = augmented(
+        phases, stiffness, quantity=Stiffness(), generator=torch.Generator().manual_seed(4)
+    )
     again = effective_stiffness(moved, materials, tolerance=1e-7).value
     assert (again - turned).abs().max() < 1e-6
 
 
 def test_materials_are_drawn_by_cell_and_in_range():
     materials = MaterialRange((3.0, 30.0), (0.2, 0.4))
-    lame, shear = draw_moduli(200, 2, materials, seed=5)
-    fewer = draw_moduli(50, 2, materials, seed=5)
-    assert torch.equal(fewer[1], shear[:50])
+    u = material_draws(200, 2, seed=5)
+    assert torch.equal(material_draws(50, 2, seed=5), u[:50])
+    bulk, shear = Stiffness().drawn(u, materials, 3).unbind(1)
+    lame = bulk - 2 / 3 * shear
     nu = lame / (2 * (lame + shear))
     assert nu.min() >= 0.2 - 1e-5
     assert nu.max() <= 0.4 + 1e-5
