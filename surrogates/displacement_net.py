@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from microstructures import DataError
 from networks.folding import FOLD, fold, unfold
+from surrogates.operators import OperatorSettings, operator_settings
 from surrogates.reference import ReferencedCells
 
 LOWEST_MODULUS = 1e-4  # relative to the reference; a pore enters the net as this soft a phase
@@ -17,8 +18,9 @@ LOWEST_MODULUS = 1e-4  # relative to the reference; a pore enters the net as thi
 class DisplacementNet(nn.Module):
     """Predict the fluctuation of all unit Mandel loads from the moduli of each voxel.
 
-    A Fourier neural operator on a 2x space-to-depth grid sees the logarithms of the moduli over
-    those of a homogeneous reference C0, and the strain of the first Born step u1 = G0 div C E.
+    A Fourier neural operator or a U-Net on a 2x space-to-depth grid sees the logarithms of the
+    moduli over those of a homogeneous reference C0, and the strain of the first Born step
+    u1 = G0 div C E.
     It answers with a trial strain E + e for each load E, and `steps` Lippmann-Schwinger steps
     (Moulinec, Suquet 1998) on the solver's own grid turn that into a displacement:
 
@@ -31,34 +33,29 @@ class DisplacementNet(nn.Module):
 
     Args:
         dim: 2 or 3.
-        modes: Frequencies kept along each axis of the folded grid, both signs counted; even.
-        width: Hidden channels.
-        layers: Fourier layers.
         steps: Lippmann-Schwinger steps after the operator.
+        operator: The Fourier operator's or the U-Net's own settings.
     """
 
-    size_multiple = 2 * FOLD
-
-    def __init__(self, *, dim: int, modes: int, width: int, layers: int, steps: int) -> None:
+    def __init__(self, *, dim: int, steps: int, operator: OperatorSettings) -> None:
         super().__init__()
-        from surrogates.fourier_operator import FourierOperator
-
         self.config: Mapping[str, Any] = {
             "dim": dim,
-            "modes": modes,
-            "width": width,
-            "layers": layers,
             "steps": steps,
+            **operator.model_dump(mode="json"),
         }
         self.dim, self.n, self.steps = dim, dim * (dim + 1) // 2, steps
+        self.size_multiple = FOLD * operator.size_multiple
         block = FOLD**dim
-        self.operator = FourierOperator(
-            modes=(modes,) * dim,
-            in_channels=(2 + self.n**2) * block,
-            out_channels=self.n**2 * block,
-            width=width,
-            layers=layers,
+        self.operator = operator.build(
+            dim=dim, in_channels=(2 + self.n**2) * block, out_channels=self.n**2 * block
         )
+
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any]) -> "DisplacementNet":
+        """Return the untrained net of a saved config."""
+        own = {key: value for key, value in config.items() if key not in ("dim", "steps")}
+        return cls(dim=config["dim"], steps=config["steps"], operator=operator_settings(own))
 
     def forward(self, referenced: ReferencedCells) -> Float[Tensor, "batch load dim *space"]:
         """Return the displacement in voxels for each unit Mandel load.
@@ -94,6 +91,6 @@ class DisplacementNet(nn.Module):
         if any(s % self.size_multiple for s in shape):
             raise DataError(
                 f"expected sides that are multiples of {self.size_multiple}, got {tuple(shape)}: "
-                f"the spectral convolution is wrong on odd grids, here after a {FOLD}x fold; crop "
-                "or resample the cell, or use the solver"
+                f"after a {FOLD}x fold the Fourier operator is wrong on odd grids and the U-Net "
+                "halves the grid; crop or resample the cell, or use the solver"
             )

@@ -17,6 +17,7 @@ from physics.mechanics.materials import IsotropicElastic
 from physics.mechanics.staggered import StaggeredElasticity, mandel_at_centres
 from surrogates.displacement_net import DisplacementNet
 from surrogates.familiarity import Familiarity, check_sides
+from surrogates.iterated import iterated
 from surrogates.reference import ReferencedCells
 
 SHIPPED = Path(__file__).parent / "weights"
@@ -82,6 +83,7 @@ class FieldSurrogate:
         *,
         macro_strain: Float[Tensor, "batch load n"] | None = None,
         certify: bool = True,
+        iterations: int = 0,
     ) -> FieldPrediction:
         """Predict the fields of cells and bracket their effective stiffness.
 
@@ -91,6 +93,8 @@ class FieldSurrogate:
             macro_strain: Mandel; the unit loads when None. The effective stiffness and its
                 bounds are always the whole `(n, n)` matrix.
             certify: Bound the effective stiffness (float64, for about one solver iteration).
+            iterations: Conjugate-gradient iterations of the solver, started from the net's answer,
+                before anything else is computed from it.
 
         Raises:
             DataError: Phases, materials or loads do not fit, or a side is not a multiple of 4.
@@ -100,6 +104,8 @@ class FieldSurrogate:
         self.check_shape(problem.shape)
         cells, unit_gpa = ReferencedCells.of_moduli(problem.lame, problem.shear[:, 0])
         unit = self._displacements(cells)
+        if iterations:
+            unit = iterated(problem, unit, iterations)
         bounds = certify_elastic(phases, materials, displacement=unit) if certify else None
         if bounds is None:
             effective = cells.energy(unit).double() * unit_gpa.view(-1, 1, 1)
@@ -160,7 +166,7 @@ class FieldSurrogate:
             CheckpointError: No such model, or its files were altered.
         """
         config, state = load_model(resolve_model(folder_or_name, SHIPPED), name=cls.__name__)
-        net = DisplacementNet(**config["net"])
+        net = DisplacementNet.of_config(config["net"])
         sides = config["familiarity"]["shape"]
         familiarity = Familiarity(config["familiarity"]["samples"], tuple(sides))
         for name, part in {"net.": net, "familiarity.": familiarity}.items():

@@ -1,23 +1,31 @@
 """Training the field surrogate on the solver's own answers."""
 
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
-from microstructures import DataError, MicrostructureDataset
+from microstructures import MicrostructureDataset
 from microstructures.seeds import derive_seed
 from networks.training import Progress, TrainingSettings, train
 from physics.mechanics.staggered import StaggeredElasticity
 from surrogates.displacement_net import DisplacementNet
 from surrogates.fields import FieldSurrogate
 from surrogates.labels import LabelledCells, solved_labels, training_cells
+from surrogates.operators import ConvolutionalSettings, FourierSettings, OperatorSettings
 from surrogates.quantities import MaterialRange, Stiffness
 from surrogates.reference import ReferencedCells
 from surrogates.symmetries import augmented
 
 SMALLEST_EXCESS = 1e-7  # round-off of a float32 energy
+NET_SETTINGS = {
+    *("training", "steps", "operator", "half"),
+    *("modes", "width", "layers"),
+    *("widths", "blocks", "features"),
+}
+"""Settings that the solver's labels do not depend on."""
 
 
 class SurrogateSettings(BaseModel):
@@ -25,9 +33,15 @@ class SurrogateSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    modes: int = Field(16, ge=2, multiple_of=2, description="Fourier modes kept along each axis")
-    width: int = Field(32, ge=1, description="hidden channels")
-    layers: int = Field(4, ge=1, description="Fourier layers")
+    operator: Literal["fno", "unet"] = Field("fno", description="what predicts the strain")
+    modes: int = Field(16, ge=2, multiple_of=2, description="FNO: modes kept along each axis")
+    width: int = Field(32, ge=1, description="FNO: hidden channels")
+    layers: int = Field(4, ge=1, description="FNO: Fourier layers")
+    widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        (48, 64, 96), min_length=1, description="U-Net: channels per level"
+    )
+    blocks: int = Field(1, ge=1, description="U-Net: residual blocks per level")
+    features: int = Field(64, ge=4, description="U-Net: length of the condition vector")
     steps: int = Field(2, ge=1, description="Lippmann-Schwinger steps after the net")
     lowest_contrast: float = Field(3.0, ge=1, description="smallest ratio of Young's moduli")
     highest_contrast: float = Field(30.0, ge=1, description="largest ratio of Young's moduli")
@@ -52,6 +66,15 @@ class SurrogateSettings(BaseModel):
             if low > high:
                 raise ValueError(f"lowest_{name} {low} is above highest_{name} {high}")
         return self
+
+    @property
+    def net(self) -> OperatorSettings:
+        """The operator's own settings."""
+        if self.operator == "unet":
+            return ConvolutionalSettings(
+                widths=self.widths, blocks=self.blocks, features=self.features
+            )
+        return FourierSettings(modes=self.modes, width=self.width, layers=self.layers)
 
     @property
     def materials(self) -> MaterialRange:
@@ -79,12 +102,10 @@ def train_field_surrogate(
         ConvergenceError: Training diverged.
     """
     out, seed = Path(out), settings.training.seed
-    sides = tuple(dataset.phases.shape[1:])
-    if any(side % DisplacementNet.size_multiple for side in sides):
-        raise DataError(
-            f"expected cells whose sides are multiples of {DisplacementNet.size_multiple}, got "
-            f"{sides}; crop or resample them"
-        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(derive_seed(seed, "weights"))
+        net = DisplacementNet(dim=len(dataset.shape), steps=settings.steps, operator=settings.net)
+    net.check_shape(dataset.shape)
     phases = training_cells(dataset, random_fields=settings.random_fields, seed=seed)
     identity = {"settings": settings.model_dump(mode="json"), "data": dataset.digest}
     labels = solved_labels(
@@ -98,21 +119,10 @@ def train_field_surrogate(
         identity={
             "data": dataset.digest,
             "seed": seed,
-            **settings.model_dump(
-                mode="json", exclude={"training", "modes", "width", "layers", "steps"}
-            ),
+            **settings.model_dump(mode="json", exclude=NET_SETTINGS),
         },
     )
     familiarity = labels.familiarity()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
-        net = DisplacementNet(
-            dim=len(sides),
-            modes=settings.modes,
-            width=settings.width,
-            layers=settings.layers,
-            steps=settings.steps,
-        )
     objective = EnergyObjective(net)
     state = train(
         objective,

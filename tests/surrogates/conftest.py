@@ -11,6 +11,7 @@ from physics.mechanics import IsotropicElastic
 from surrogates import FieldSurrogate
 from surrogates.displacement_net import DisplacementNet
 from surrogates.familiarity import Familiarity, describe
+from surrogates.operators import FourierSettings
 from surrogates.reference import ReferencedCells
 
 SIDE = 16
@@ -28,7 +29,7 @@ def blobs(n: int, *, seed: int, side: int = SIDE) -> Tensor:
 def untrained(dim: int, cells: Tensor) -> FieldSurrogate:
     """Return a surrogate with random weights that knows these cells."""
     torch.manual_seed(0)
-    net = DisplacementNet(dim=dim, modes=4, width=4, layers=2, steps=2)
+    net = DisplacementNet(dim=dim, steps=2, operator=FourierSettings(modes=4, width=4, layers=2))
     shear = torch.where(cells == 1, 2.0, 0.5)
     referenced, _ = ReferencedCells.of_moduli(shear, shear)
     shape = tuple(cells.shape[1:])
