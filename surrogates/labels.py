@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -19,8 +20,10 @@ from physics.processes.random_field import RandomField
 from surrogates.familiarity import Familiarity, describe
 from surrogates.quantities import MaterialRange, Quantity, local_moduli, scaled
 from surrogates.reference import ReferencedCells
+from surrogates.solver_steps import SolverSteps
 
 KIND = "labels"
+CELLS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
@@ -124,21 +127,16 @@ def solved_labels(
             )
         tensors = load_file(folder / "labels.safetensors")
         return LabelledCells(phases=phases, quantity=quantity, **tensors)
-    dim = phases.ndim - 1
-    moduli = quantity.drawn(material_draws(len(phases), n_phases, seed=seed), materials, dim)
-    local, unit = scaled(local_moduli(phases, moduli.double()))
+    moduli = _drawn_moduli(phases, quantity, materials, n_phases=n_phases, seed=seed)
     solved = effective_property(
-        quantity.problem(local),
+        quantity.problem(local_moduli(phases, moduli.double())),
         displacement=None,
         tolerance=tolerance,
         max_iterations=MAX_ITERATIONS,
         dtype=torch.float32,
         lower=False,
     )
-    tensors = {
-        "moduli": (moduli / unit.view(-1, 1, 1)).float().contiguous(),
-        "effective": solved.value.float().contiguous(),
-    }
+    tensors = {"moduli": moduli, "effective": solved.value.float().contiguous()}
     publish_folder(
         folder,
         lambda partial: save_file(tensors, partial / "labels.safetensors"),
@@ -148,12 +146,57 @@ def solved_labels(
     return LabelledCells(phases=phases, quantity=quantity, **tensors)
 
 
+def unsolved_labels(
+    phases: UInt8[Tensor, "cell *space"],
+    quantity: Quantity,
+    materials: MaterialRange,
+    *,
+    n_phases: int,
+    seed: int,
+) -> LabelledCells:
+    """Return cells whose matrix is only the bound that the solver's first step gives."""
+    moduli = _drawn_moduli(phases, quantity, materials, n_phases=n_phases, seed=seed)
+    bounds = [
+        SolverSteps.of(quantity.problem(local_moduli(p, m))).interval.upper
+        for p, m in zip(phases.split(CELLS_AT_ONCE), moduli.split(CELLS_AT_ONCE), strict=True)
+    ]
+    return LabelledCells(phases, moduli, torch.cat(bounds).float(), quantity)
+
+
+def coarsened(phases: UInt8[Tensor, "cell *space"], factor: int) -> UInt8[Tensor, "cell *coarse"]:
+    """Return cells at a lower resolution: the label that most voxels of each block have.
+
+    Raises:
+        DataError: A side is no multiple of the factor.
+    """
+    shape = phases.shape[1:]
+    if any(side % factor for side in shape):
+        raise DataError(
+            f"expected sides that are multiples of {factor} to coarsen, got {tuple(shape)}"
+        )
+    pool = (F.avg_pool2d, F.avg_pool3d)[len(shape) - 2]
+    indicators = F.one_hot(phases.long()).movedim(-1, 1).float()
+    # Ties go to the label of the block's first voxel, so that no phase gains by its number.
+    first = indicators[(slice(None), slice(None), *[slice(None, None, factor)] * len(shape))]
+    return (pool(indicators, factor) + 1e-3 * first).argmax(1).to(torch.uint8)
+
+
 def material_draws(n_cells: int, n_phases: int, *, seed: int) -> Float[Tensor, "cell 3 phase"]:
     """Return uniform numbers, those of a cell depending on (seed, cell) alone."""
     return torch.stack(
         [torch.rand(3, n_phases, generator=generator_for(seed, "materials", k))
          for k in range(n_cells)]
     )  # fmt: skip
+
+
+def _drawn_moduli(
+    phases: Tensor, quantity: Quantity, materials: MaterialRange, *, n_phases: int, seed: int
+) -> Float[Tensor, "cell modulus phase"]:
+    """Return the moduli of materials drawn for each cell, in the unit of its reference."""
+    draws = material_draws(len(phases), n_phases, seed=seed)
+    moduli = quantity.drawn(draws, materials, phases.ndim - 1)
+    _, unit = scaled(local_moduli(phases, moduli.double()))
+    return (moduli / unit.view(-1, 1, 1)).float().contiguous()
 
 
 def _mixed(phases: UInt8[Tensor, "cell *space"]) -> UInt8[Tensor, "mixed *space"]:

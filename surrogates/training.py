@@ -1,9 +1,11 @@
 """Training the field surrogate on the solver's own answers."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 import torch
+from jaxtyping import UInt8
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
@@ -13,7 +15,13 @@ from networks.training import Progress, TrainingSettings, train
 from physics.mechanics.staggered import StaggeredElasticity
 from surrogates.displacement_net import DisplacementNet
 from surrogates.fields import FieldSurrogate
-from surrogates.labels import LabelledCells, solved_labels, training_cells
+from surrogates.labels import (
+    LabelledCells,
+    coarsened,
+    solved_labels,
+    training_cells,
+    unsolved_labels,
+)
 from surrogates.operators import ConvolutionalSettings, FourierSettings, OperatorSettings
 from surrogates.quantities import MaterialRange, Stiffness
 from surrogates.reference import ReferencedCells
@@ -21,7 +29,7 @@ from surrogates.symmetries import augmented
 
 SMALLEST_EXCESS = 1e-7  # round-off of a float32 energy
 NET_SETTINGS = {
-    *("training", "steps", "operator", "half"),
+    *("training", "steps", "operator", "half", "coarser"),
     *("modes", "width", "layers"),
     *("widths", "blocks", "features"),
 }
@@ -51,6 +59,12 @@ class SurrogateSettings(BaseModel):
         300, ge=0, description="random-field cells added to the data (two phases)"
     )
     tolerance: float = Field(1e-4, gt=0, lt=1, description="residual of the solver's labels")
+    labels: bool = Field(
+        True, description="learn from the solver's answers; false: from the energy alone"
+    )
+    coarser: tuple[Annotated[int, Field(ge=2)], ...] = Field(
+        (), description="also train on the cells at 1/2, 1/4, ... of their resolution: 2, 4, ..."
+    )
     half: bool = Field(True, description="store the weights in half precision")
     training: TrainingSettings = TrainingSettings.model_validate(
         {"steps": 4000, "learning_rate": 3e-3}
@@ -95,7 +109,7 @@ def train_field_surrogate(
 ) -> FieldSurrogate:
     """Train a field surrogate and save it in `out`; repeat the call to resume.
 
-    Labels are solved once and kept in `OUT.labels`, checkpoints lie in `OUT.checkpoints`.
+    Labels are solved once and kept in `OUT.labels-SIDES`, checkpoints lie in `OUT.checkpoints`.
 
     Raises:
         DataError: The cells are not periodic, hold one phase, or have sides that do not fit.
@@ -108,22 +122,9 @@ def train_field_surrogate(
     net.check_shape(dataset.shape)
     phases = training_cells(dataset, random_fields=settings.random_fields, seed=seed)
     identity = {"settings": settings.model_dump(mode="json"), "data": dataset.digest}
-    labels = solved_labels(
-        phases,
-        Stiffness(),
-        settings.materials,
-        out.with_name(out.name + ".labels"),
-        n_phases=dataset.n_phases,
-        tolerance=settings.tolerance,
-        seed=seed,
-        identity={
-            "data": dataset.digest,
-            "seed": seed,
-            **settings.model_dump(mode="json", exclude=NET_SETTINGS),
-        },
-    )
-    familiarity = labels.familiarity()
-    objective = EnergyObjective(net)
+    resolutions = [phases, *(coarsened(phases, factor) for factor in settings.coarser)]
+    labels = [_labels(cells, dataset, settings, out) for cells in resolutions]
+    objective = (EnergyObjective if settings.labels else LeastEnergyObjective)(net)
     state = train(
         objective,
         BatchDraw(labels),
@@ -134,25 +135,58 @@ def train_field_surrogate(
         progress=progress,
     )
     objective.load_state_dict(state)
-    surrogate = FieldSurrogate(net, familiarity)
+    surrogate = FieldSurrogate(net, labels[0].familiarity())
     surrogate.save_pretrained(out, card=card, half=settings.half)
     return surrogate
 
 
-class BatchDraw:
-    """Draw cells, shifted, mirrored and turned at random, with their stiffness."""
+def _labels(
+    phases: UInt8[Tensor, "cell *space"],
+    dataset: MicrostructureDataset,
+    settings: SurrogateSettings,
+    out: Path,
+) -> LabelledCells:
+    seed = settings.training.seed
+    if not settings.labels:
+        return unsolved_labels(
+            phases, Stiffness(), settings.materials, n_phases=dataset.n_phases, seed=seed
+        )
+    sides = "x".join(str(side) for side in phases.shape[1:])
+    return solved_labels(
+        phases,
+        Stiffness(),
+        settings.materials,
+        out.with_name(f"{out.name}.labels-{sides}"),
+        n_phases=dataset.n_phases,
+        tolerance=settings.tolerance,
+        seed=seed,
+        identity={
+            "data": dataset.digest,
+            "seed": seed,
+            **settings.model_dump(mode="json", exclude=NET_SETTINGS),
+        },
+    )
 
-    def __init__(self, labels: LabelledCells) -> None:
-        self.labels = labels
+
+class BatchDraw:
+    """Draw cells, shifted, mirrored and turned at random, with their stiffness.
+
+    Each batch is of one resolution, drawn from those at hand.
+    """
+
+    def __init__(self, labels: Sequence[LabelledCells]) -> None:
+        self.labels = list(labels)
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
+        which = int(torch.randint(len(self.labels), (), generator=generator))
+        labels = self.labels[which]
         phases, stiffness = augmented(
-            self.labels.phases[batch],
-            self.labels.effective[batch],
-            quantity=self.labels.quantity,
+            labels.phases[batch],
+            labels.effective[batch],
+            quantity=labels.quantity,
             generator=generator,
         )
-        referenced = self.labels.cells(batch, phases)
+        referenced = labels.cells(batch, phases)
         cells = referenced.cells
         return [cells.lame, cells.shear, referenced.lame, stiffness]
 
@@ -171,11 +205,35 @@ class EnergyObjective(nn.Module):
     def forward(
         self, lame: Tensor, shear: Tensor, reference: Tensor, stiffness: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        cells = ReferencedCells(StaggeredElasticity(lame, shear, 1.0), reference)
-        displacement = self.net(cells)
-        with torch.autocast(lame.device.type, enabled=False):
-            energy = cells.energy(displacement)
-        ratio = torch.linalg.solve(stiffness.double(), energy.double())
-        excess = ratio.diagonal(dim1=1, dim2=2).mean(1) - 1
+        excess = _relative_energy(self.net, lame, shear, reference, stiffness) - 1
         error = excess.clamp_min(SMALLEST_EXCESS).sqrt().mean().float()
         return error, {"energy_error": error.detach()}
+
+
+class LeastEnergyObjective(nn.Module):
+    """The energy of the net's strain itself, which the solution makes least: no labels.
+
+    Relative to the energy after the solver's first step, tr(U^-1 C)/n, so that every cell and
+    load counts alike; what the least value is stays unknown.
+    """
+
+    def __init__(self, net: DisplacementNet) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(
+        self, lame: Tensor, shear: Tensor, reference: Tensor, bound: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        energy = _relative_energy(self.net, lame, shear, reference, bound).mean().float()
+        return energy, {"relative_energy": energy.detach()}
+
+
+def _relative_energy(
+    net: DisplacementNet, lame: Tensor, shear: Tensor, reference: Tensor, matrix: Tensor
+) -> Tensor:
+    cells = ReferencedCells(StaggeredElasticity(lame, shear, 1.0), reference)
+    displacement = net(cells)
+    with torch.autocast(lame.device.type, enabled=False):
+        energy = cells.energy(displacement)
+    ratio = torch.linalg.solve(matrix.double(), energy.double())
+    return ratio.diagonal(dim1=1, dim2=2).mean(1)

@@ -9,7 +9,7 @@ from networks import TrainingSettings
 from physics.mechanics import effective_stiffness
 from surrogates import FieldSurrogate
 from surrogates.evaluation import evaluate_fields, overlapping_discs, report_table
-from surrogates.labels import material_draws
+from surrogates.labels import coarsened, material_draws
 from surrogates.quantities import MaterialRange, Stiffness
 from surrogates.symmetries import augmented
 from surrogates.training import SurrogateSettings, train_field_surrogate
@@ -37,7 +37,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(dataset, tmp_path, monke
     with pytest.raises(RuntimeError, match="power cut"):
         train_field_surrogate(dataset, settings(), tmp_path / "cut", progress=stop)
     assert not (tmp_path / "cut").exists()
-    open_verified(tmp_path / "cut.labels", kind="labels")
+    open_verified(tmp_path / "cut.labels-16x16", kind="labels")
 
     def never(*_, **__):
         raise AssertionError("the labels were solved again")
@@ -76,6 +76,42 @@ def test_training_lowers_the_bracket(dataset, blobs, materials, untrained, tmp_p
     assert after.iterations_from_prediction <= after.iterations_cold
     table = report_table({"blobs": after})
     assert f"| strain error | {after.strain_error:.3g} |" in table
+
+
+def test_energy_alone_teaches_without_a_solver(dataset, blobs, tmp_path, monkeypatch):
+    def never(*_, **__):
+        raise AssertionError("the solver was asked")
+
+    monkeypatch.setattr("surrogates.labels.effective_property", never)
+    losses = []
+    longer = TrainingSettings(steps=30, batch_size=8, learning_rate=1e-2, warmup_steps=5)
+    train_field_surrogate(
+        dataset,
+        settings(labels=False, width=8).model_copy(update={"training": longer}),
+        tmp_path / "model",
+        progress=lambda step, steps, numbers: losses.append(numbers["loss"]),
+    )
+    assert sum(losses[-5:]) < sum(losses[:5])
+
+
+def test_coarser_cells_train_beside_fine_ones(dataset, blobs, tmp_path):
+    fine = MicrostructureDataset.from_structures(
+        [Microstructure(phases=cell.numpy()) for cell in blobs(6, seed=33, side=32)], dataset.space
+    )
+    trained = train_field_surrogate(fine, settings(coarser=(2,)), tmp_path / "model")
+    assert (tmp_path / "model.labels-16x16").exists()
+    assert (tmp_path / "model.labels-32x32").exists()
+    assert trained.familiarity.shape.tolist() == [32, 32]
+
+
+def test_coarsening_keeps_what_most_voxels_are():
+    phases = torch.zeros(1, 4, 4, dtype=torch.uint8)
+    phases[0, :2, :2] = torch.tensor([[2, 1], [1, 1]])
+    phases[0, 2:, :2] = torch.tensor([[2, 0], [0, 2]])
+    phases[0, 2:, 2:] = torch.tensor([[0, 1], [1, 0]])
+    assert coarsened(phases, 2)[0].tolist() == [[1, 0], [2, 0]]
+    with pytest.raises(DataError, match="multiples of 3"):
+        coarsened(phases, 3)
 
 
 def test_augmented_stiffness_is_the_augmented_cells_stiffness(blobs, materials):
