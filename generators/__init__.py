@@ -5,11 +5,12 @@ from generators.diffusion_training import DiffusionSettings, train_diffusion
 from generators.families import load_generator
 from generators.gan import ConditionalGAN
 from generators.gan_training import GanSettings, train_gan
-from generators.generated import GeneratedMicrostructure
 from generators.given_voxels import place_window
+from generators.micrograph import MicrographRenderer
 from generators.section_diffusion import SectionDiffusion
 from generators.vae import ConditionalVAE
 from generators.vae_training import VaeSettings, train_vae
+from microstructures.structure import GeneratedMicrostructure
 
 __all__ = [
     "ConditionalDiffusion",
@@ -18,6 +19,7 @@ __all__ = [
     "DiffusionSettings",
     "GanSettings",
     "GeneratedMicrostructure",
+    "MicrographRenderer",
     "SectionDiffusion",
     "VaeSettings",
     "load_generator",

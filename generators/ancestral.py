@@ -9,6 +9,7 @@ from torch import Tensor
 
 from generators.fractions import balance
 from generators.given_voxels import pin_given, show_given
+from generators.sample_noise import white_noise
 
 SIGMA_MIN, SIGMA_MAX = 1.0, 30.0
 CURVE = 7.0  # exponent of the noise levels (Karras et al. 2022)
@@ -30,14 +31,17 @@ def ancestral_logits(
     is there and replaces the rest, with the variance that the level asks for. Where a denoiser is
     put together from nets that see different sections, an error of one level is forgotten at the
     next, while along the probability-flow ODE it would freeze. Fractions and given voxels as in
-    `sample_logits`. Sample k draws all its noise from generators[k].
+    `sample_logits`, the mean image at the start included. Sample k draws all its noise from
+    generators[k].
 
     Args:
         denoiser: Maps noisy phases in ±1, noise levels and conditions to logits.
         size: (phase, *space) of one sample.
     """
     levels = _levels(steps).tolist()
-    x = levels[0] * _noise(generators, size)
+    x = levels[0] * white_noise(generators, size)
+    if fractions is not None:
+        x = x + (2 * fractions.to(x) - 1).view(len(x), -1, *[1] * (x.ndim - 2))
     logits = x
     for index, sigma in enumerate(levels):
         shown = show_given(x, given, sigma)
@@ -51,7 +55,7 @@ def ancestral_logits(
         fresh = (below**2 * (sigma**2 - below**2) / sigma**2) ** 0.5
         kept = (below**2 - fresh**2) ** 0.5
         denoised = 2 * F.softmax(logits, 1) - 1
-        x = denoised + (kept / sigma) * (x - denoised) + fresh * _noise(generators, size)
+        x = denoised + (kept / sigma) * (x - denoised) + fresh * white_noise(generators, size)
     return logits
 
 
@@ -59,7 +63,3 @@ def _levels(steps: int) -> Float[Tensor, " steps"]:
     share = torch.linspace(0, 1, steps, dtype=torch.float64)
     high, low = SIGMA_MAX ** (1 / CURVE), SIGMA_MIN ** (1 / CURVE)
     return (high + share * (low - high)) ** CURVE
-
-
-def _noise(generators: Sequence[torch.Generator], size: Sequence[int]) -> Tensor:
-    return torch.stack([torch.randn(tuple(size), generator=g) for g in generators])

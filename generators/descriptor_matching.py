@@ -84,10 +84,10 @@ class DescriptorMatching(nn.Module):
     weight: Tensor
     seen: Tensor
 
-    def __init__(self, space: ProcessSpace, sizes: Sequence[int]) -> None:
+    def __init__(self, space: ProcessSpace, sizes: Sequence[int], *, degree: int = DEGREE) -> None:
         super().__init__()
         self.sizes = list(sizes)
-        self.terms = polynomial_terms(space)
+        self.terms = polynomial_terms(space, degree)
         width, values = _width(space, self.terms), sum(sizes)
         self.choices = [len(p.choices) if p.scale == "choice" else 0 for p in space]
         self.register_buffer("mean", torch.zeros(width, values))
@@ -122,12 +122,16 @@ class DescriptorMatching(nn.Module):
         features = torch.cat(
             [matching.features(units, torch.ones_like(drop)), matching.features(units, ~drop)]
         )
-        matching.mean = _least_squares(features, values)
+        matching.mean = least_squares(features, values)
         residual = values - features @ matching.mean
         log_square = (residual.square() + 1e-4 * residual.square().mean(0) + 1e-16).log()
-        matching.log_scatter = 0.5 * _least_squares(features, log_square + LOG_CHI_SQUARE)
-        matching.least_scatter = LEAST_SCATTER * residual.square().mean(0).sqrt() + 1e-7
-        matching.real_moments = _least_squares(
+        matching.log_scatter = 0.5 * least_squares(features, log_square + LOG_CHI_SQUARE)
+        # No density is known to better than one voxel of a cell; without this bound a descriptor
+        # that is the same in all cells would outweigh every other.
+        voxel = 1 / dataset.phases[0].numel()
+        least = LEAST_SCATTER * residual.square().mean(0).sqrt()
+        matching.least_scatter = least.clamp_min(voxel)
+        matching.real_moments = least_squares(
             features, matching._standard_moments(values, features)
         )
         return matching
@@ -183,10 +187,9 @@ class DescriptorMatching(nn.Module):
         return 2 * (gap * both * self.weight).sum(1).mean(), gaps
 
 
-def polynomial_terms(space: ProcessSpace) -> list[tuple[int, ...]]:
+def polynomial_terms(space: ProcessSpace, degree: int = DEGREE) -> list[tuple[int, ...]]:
     """Return the monomials of the continuous parameters, each as the indices of its factors."""
     axes = [i for i, p in enumerate(space) if p.scale != "choice"]
-    degree = DEGREE
     while degree > 1 and math.comb(len(axes) + degree, degree) > MOST_TERMS:
         degree -= 1
     return [
@@ -198,7 +201,10 @@ def _width(space: ProcessSpace, terms: Sequence[tuple[int, ...]]) -> int:
     return len(terms) + len(space) + sum(len(p.choices) for p in space if p.scale == "choice")
 
 
-def _least_squares(features: Tensor, values: Tensor) -> Tensor:
+def least_squares(
+    features: Float[Tensor, "sample term"], values: Float[Tensor, "sample value"]
+) -> Float[Tensor, "term value"]:
+    """Return the coefficients of a ridge regression."""
     gram = features.double().T @ features.double()
     prior = RIDGE * torch.eye(len(gram), dtype=gram.dtype)
     return torch.linalg.solve(gram + prior, features.double().T @ values.double()).float()

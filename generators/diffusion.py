@@ -9,6 +9,8 @@ from torch import Tensor
 
 from generators.denoiser import PhaseDenoiser
 from generators.generator import ConditionalGenerator
+from generators.guidance import GuidedDenoiser
+from generators.sample_noise import white_noise
 from generators.sampler import MOST_STEPS, sample_logits
 from microstructures import ProcessSpace
 
@@ -29,12 +31,33 @@ class ConditionalDiffusion(ConditionalGenerator):
 
     @property
     def denoiser(self) -> PhaseDenoiser:
-        """The denoising net."""
-        return cast(PhaseDenoiser, self.net)
+        """The denoising net, without guidance."""
+        net = self.net.denoiser if isinstance(self.net, GuidedDenoiser) else self.net
+        return cast(PhaseDenoiser, net)
 
     @staticmethod
-    def _net(config: Mapping[str, Any], space: ProcessSpace) -> PhaseDenoiser:
-        return PhaseDenoiser(**{**config, "space": space})
+    def _net(config: Mapping[str, Any], space: ProcessSpace) -> PhaseDenoiser | GuidedDenoiser:
+        weight = config.get("guidance")
+        own = {key: value for key, value in config.items() if key != "guidance"}
+        denoiser = PhaseDenoiser(**{**own, "space": space})
+        return denoiser if weight is None else GuidedDenoiser(denoiser, weight)
+
+    def guided(self, weight: float) -> "ConditionalDiffusion":
+        """Return this model with classifier-free guidance on the process (`GuidedDenoiser`).
+
+        Raises:
+            DataError: The weight is not between 1 and 5.
+        """
+        return ConditionalDiffusion(
+            GuidedDenoiser(self.denoiser, weight),
+            space=self.space,
+            voxel_size_um=self.voxel_size_um,
+            periodic=self.periodic,
+            phase_names=self.phase_names,
+            match_fractions=self.match_fractions,
+            density=self.training_density,
+            steps=self.steps,
+        )
 
     def _logits(
         self,
@@ -47,7 +70,6 @@ class ConditionalDiffusion(ConditionalGenerator):
         steps: int,
     ) -> Float[Tensor, "batch phase *space"]:
         size = (len(self.phase_names), *shape)
-        noise = torch.stack([torch.randn(size, generator=g) for g in generators])
-        return sample_logits(
-            self.denoiser, noise, condition, steps=steps, fractions=fractions, given=given
-        )
+        noise = white_noise(generators, size)
+        net = cast(PhaseDenoiser | GuidedDenoiser, self.net)
+        return sample_logits(net, noise, condition, steps=steps, fractions=fractions, given=given)

@@ -1,30 +1,37 @@
 """Training the conditional diffusion generator on a dataset of microstructures."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
+from generators.axis_symmetry import Auto, augmentation_settings
 from generators.code_prior import divergence, fit_code_prior
 from generators.denoiser import PhaseDenoiser
 from generators.diffusion import ConditionalDiffusion
-from generators.interface_smoothing import fit_smoothing
+from generators.early_stopping import EarlyStopping
+from generators.fraction_head import fit_fraction_head
+from generators.initial_weights import initial_weights
+from generators.interface_smoothing import MOST_VOXELS, fit_smoothing
+from generators.learner import Learner, train_learner
 from generators.phase_net import signed_indicators
 from microstructures import DataError
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import derive_seed
 from networks.conditioning import ScalarEmbedding
-from networks.training import Progress, TrainingSettings, train
+from networks.training import Progress, TrainingSettings
 
 # The noise levels that the sampler visits and a margin on either side, every octave alike: the
 # upper ones decide the length scale, where the cross-entropy hardly shows it, the lower ones the
 # interfaces.
 LEAST_SIGMA, MOST_SIGMA = 0.5, 60.0
+JUDGED_VOXELS = 2**17  # to which smoothing is fitted while training goes on
 LEAST_LOG_LOSS = -6.0  # below this the noise level is solved and gets no more weight
 
 
@@ -41,18 +48,43 @@ class DiffusionSettings(BaseModel):
     blocks: int = Field(default=1, ge=1, description="residual blocks per level")
     features: int = Field(default=128, ge=8, description="length of the condition vector")
     latent_dim: int = Field(default=8, ge=1, le=64, description="length of the code")
-    code_nats: float = Field(default=3.0, ge=0, description="information in the code, in nats")
+    code_nats: float = Field(
+        default=3.0, ge=0, description="information in the code, in nats; 0: it says nothing"
+    )
     parameter_dropout: float = Field(
         default=0.1, ge=0, lt=1, description="share of process values hidden in training"
     )
     match_fractions: bool = Field(
         default=True, description="cut samples at the volume fraction that process and code imply"
     )
-    isotropic: bool = Field(default=True, description="augment by exchanging the axes")
-    flips: bool = Field(default=True, description="augment by mirroring the axes")
+    isotropic: bool | Auto = Field(
+        default=True, description="augment by exchanging the axes; auto: if the data allows it"
+    )
+    flips: bool | tuple[bool, ...] | Auto = Field(
+        default=True,
+        description="augment by mirroring the axes: all, none, one flag per axis, or auto: those "
+        "that the data allows",
+    )
     steps: int = Field(default=8, ge=2, le=16, description="net evaluations per sample")
+    noise_range: tuple[PositiveFloat, PositiveFloat] | None = Field(
+        default=None,
+        description="lowest and highest noise level in training; null: 0.5 to 60, of which crops "
+        "of 32 voxels need less (0.3 to 20)",
+    )
     half: bool = Field(default=False, description="store the weights in half precision")
+    init_from: str | None = Field(
+        default=None, description="weights to start from: a shipped name or a folder"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="stop when held-out specimens are matched no better"
+    )
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "DiffusionSettings":
+        if self.noise_range is not None and self.noise_range[0] >= self.noise_range[1]:
+            raise ValueError("expected noise_range as a lower and a higher level")
+        return self
 
 
 def train_diffusion(
@@ -68,47 +100,80 @@ def train_diffusion(
     The loss is the cross-entropy of the denoised phases over log-uniform noise levels, plus the
     code's information held near `code_nats` (Burgess et al. 2018), plus the likelihood of the
     volume fractions. The prior of the code and the smoothing of interfaces are fitted at the end.
-    Checkpoints lie beside the model in `OUT.checkpoints`.
+    Checkpoints lie beside the model in `OUT.checkpoints`. With `init_from` the net starts from
+    saved weights (`InitialWeights`), with `early_stopping` held-out specimens say for how long it
+    is trained (`train_learner`).
 
     Raises:
         DataError: The cells do not fit the net's size.
+        CheckpointError: `init_from` names no weights that fit.
         ConvergenceError: Training diverged.
     """
-    objective = initial_objective(dataset, settings)
-    denoiser = objective.denoiser
+    settled = settings.model_copy(update=augmentation_settings(settings, dataset))
+    initial = initial_weights(settings.init_from, ConditionalDiffusion, dataset)
+
+    def learner(part: MicrostructureDataset) -> Learner:
+        objective = initial_objective(part, settled)
+        _check_shape(part, objective.denoiser)
+        if initial is not None:
+            initial.copy_to(objective.denoiser)
+        if settings.code_nats == 0:
+            objective.denoiser.silence_code()
+        return Learner(
+            objective,
+            BatchDraw(part, settled),
+            lambda trained, final: _generator(trained.denoiser, part, settings, final=final),
+        )
+
+    out = Path(out)
+    model = train_learner(
+        learner,
+        dataset,
+        settings,
+        out.with_name(out.name + ".checkpoints"),
+        initial=initial,
+        progress=progress,
+    )
+    model.save_pretrained(out, card=card, half=settings.half)
+    return model
+
+
+def _check_shape(dataset: MicrostructureDataset, denoiser: PhaseDenoiser) -> None:
     shape = tuple(dataset.phases.shape[1:])
     if any(s % denoiser.size_multiple for s in shape):
         raise DataError(
             f"expected cells whose sides are multiples of {denoiser.size_multiple}, got {shape}; "
             "use fewer widths or another crop"
         )
-    out = Path(out)
-    state = train(
-        objective,
-        BatchDraw(dataset, settings),
-        n_samples=len(dataset),
-        settings=settings.training,
-        folder=out.with_name(out.name + ".checkpoints"),
-        identity={"settings": settings.model_dump(), "data": dataset.digest},
-        progress=progress,
-    )
-    objective.load_state_dict(state)
-    fit_code_prior(
+
+
+def _generator(
+    denoiser: PhaseDenoiser,
+    dataset: MicrostructureDataset,
+    settings: DiffusionSettings,
+    *,
+    final: bool,
+) -> ConditionalDiffusion:
+    """Return the generator of a trained net, after fitting the code's prior and the smoothing."""
+    # Without a code the whole scatter of the fractions is the head's, and no prior is needed.
+    fit = fit_code_prior if settings.code_nats else fit_fraction_head
+    fit(
         denoiser,
         dataset,
         parameter_dropout=settings.parameter_dropout,
         seed=settings.training.seed,
     )
-    if settings.match_fractions:
-        # Where the cut does not keep the amounts, smoothing would wear thin phases away.
-        denoiser.smoothing = fit_smoothing(
-            denoiser, dataset, steps=settings.steps, seed=settings.training.seed
-        )
-    model = ConditionalDiffusion.of_dataset(
+    denoiser.smoothing = fit_smoothing(
+        denoiser,
+        dataset,
+        steps=settings.steps,
+        seed=settings.training.seed,
+        match_fractions=settings.match_fractions,
+        voxels=MOST_VOXELS if final else JUDGED_VOXELS,
+    )
+    return ConditionalDiffusion.of_dataset(
         denoiser, dataset, match_fractions=settings.match_fractions, steps=settings.steps
     )
-    model.save_pretrained(out, card=card, half=settings.half)
-    return model
 
 
 def initial_objective(
@@ -136,28 +201,31 @@ class BatchDraw:
         self.phases, self.units = dataset.phases, dataset.process_units
         self.n_phases, self.periodic = dataset.n_phases, dataset.periodic
         self.settings = settings
+        self.augmentation = augmentation_settings(settings, dataset)
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
         phases = augment(
             self.phases[batch],
             periodic=self.periodic,
-            isotropic=self.settings.isotropic,
-            flips=self.settings.flips,
+            **self.augmentation,
             generator=generator,
         )
         clean = signed_indicators(phases, self.n_phases)
         units = self.units[batch]
         drop = torch.rand(units.shape, generator=generator) < self.settings.parameter_dropout
-        sigma = noise_levels(len(batch), generator)
+        sigma = noise_levels(len(batch), generator, self.settings.noise_range)
         noise = torch.randn(clean.shape, generator=generator)
         code_noise = torch.randn(len(batch), self.settings.latent_dim, generator=generator)
         return [clean, units, drop, sigma, noise, code_noise]
 
 
-def noise_levels(n: int, generator: torch.Generator) -> Float[Tensor, " n"]:
+def noise_levels(
+    n: int, generator: torch.Generator, between: tuple[float, float] | None = None
+) -> Float[Tensor, " n"]:
     """Return log-uniform noise levels, one in each of n equal strata, in random order."""
     share = (torch.randperm(n, generator=generator) + torch.rand(n, generator=generator)) / n
-    return LEAST_SIGMA * (MOST_SIGMA / LEAST_SIGMA) ** share
+    low, high = between or (LEAST_SIGMA, MOST_SIGMA)
+    return low * (high / low) ** share
 
 
 class DenoisingObjective(nn.Module):
@@ -215,11 +283,14 @@ def augment(
     *,
     periodic: tuple[bool, ...],
     isotropic: bool,
-    flips: bool,
+    flips: bool | Sequence[bool],
     generator: torch.Generator,
 ) -> Tensor:
     """Shift along periodic axes, mirror and exchange axes at random, each sample on its own."""
     dim = len(periodic)
+    mirrored = [flips] * dim if isinstance(flips, bool) else list(flips)
+    if len(mirrored) != dim:
+        raise DataError(f"expected one flag of flips per axis, {dim} in all, got {flips}")
     square = len(set(phases.shape[1:])) == 1 and len(set(periodic)) == 1
     out = []
     for sample in phases:
@@ -227,7 +298,7 @@ def augment(
         for axis in range(dim):
             if periodic[axis]:
                 sample = sample.roll(int(u[axis] * sample.shape[axis]), axis)
-            if flips and u[dim + axis] < 0.5:
+            if mirrored[axis] and u[dim + axis] < 0.5:
                 sample = sample.flip(axis)
         if isotropic and square:
             sample = sample.permute(_permutation(int(u[-1] * math.factorial(dim)), dim))

@@ -61,6 +61,11 @@ class EncodedNet(PhaseNet):
         """Return the condition vector of an embedded process and a code of the encoder."""
         return process + self.code(raw_code)
 
+    def silence_code(self) -> None:
+        """Make the condition independent of the code, for good: the code then says nothing."""
+        for parameter in self.code.parameters():
+            nn.init.zeros_(parameter).requires_grad_(False)
+
     def code_prior(
         self, process: Float[Tensor, "batch features"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent"]]:

@@ -1,5 +1,6 @@
 """The families of generators: which class a saved model belongs to, which training it takes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -11,6 +12,8 @@ from generators.gan import ConditionalGAN
 from generators.gan_training import GanSettings, train_gan
 from generators.generator import SHIPPED, ConditionalGenerator
 from generators.section_diffusion import SectionDiffusion
+from generators.section_training import train_gan_on_sections
+from generators.training_data import check_training_data
 from generators.vae import ConditionalVAE
 from generators.vae_training import VaeSettings, train_vae
 from microstructures import CheckpointError, DataError
@@ -60,16 +63,30 @@ def train_generator(
     settings: BaseModel,
     out: str | Path,
     *,
+    sections: Sequence[MicrostructureDataset] = (),
     progress: Progress | None = None,
     card: str = "",
 ) -> ConditionalGenerator:
     """Train the family whose settings these are and save the model; repeat the call to resume.
 
+    For a GAN of volumes the data are plane sections, and `sections` those normal to axis 1 and 2
+    where they differ from those normal to axis 0 (`train_gan_on_sections`).
+
     Raises:
         DataError: The data does not fit the net.
         ConvergenceError: Training diverged.
     """
+    for data in (dataset, *sections):
+        check_training_data(data, fine_tuned=getattr(settings, "init_from", None) is not None)
     match settings:
+        case GanSettings() if settings.volumes or sections:
+            kinds = [dataset, *sections]
+            return train_gan_on_sections(kinds, settings, out, progress=progress, card=card)
+        case _ if sections:
+            raise DataError(
+                f"expected sections for a GAN only, got {len(sections)} data sets of them and "
+                f"{type(settings).__name__}; train one model per data set instead"
+            )
         case DiffusionSettings():
             return train_diffusion(dataset, settings, out, progress=progress, card=card)
         case VaeSettings():

@@ -1,10 +1,13 @@
 """The fraction head of a trained net, fitted to the volume fractions of the data."""
 
+from collections.abc import Callable, Iterable
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from generators.vae_net import PhaseLadder
+from generators.encoded_net import EncodedNet
+from generators.phase_net import PhaseNet
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import generator_for
 
@@ -12,14 +15,14 @@ STEPS, BATCH, RATE = 4000, 512, 3e-3
 CELLS_AT_ONCE = 512
 
 
-def fraction_loss(net: PhaseLadder, condition: Tensor, actual: Tensor) -> Tensor:
+def fraction_loss(net: PhaseNet, condition: Tensor, actual: Tensor) -> Tensor:
     """Return the negative log-likelihood of volume fractions per phase, less a constant."""
     expected, log_spread = net.fractions(condition)
     return (0.5 * ((actual - expected) / log_spread.exp()).square() + log_spread).mean()
 
 
 def fit_fraction_head(
-    net: PhaseLadder, dataset: MicrostructureDataset, *, parameter_dropout: float, seed: int
+    net: EncodedNet, dataset: MicrostructureDataset, *, parameter_dropout: float, seed: int
 ) -> float:
     """Fit the head with everything else frozen; return the RMS error over the data.
 
@@ -30,17 +33,15 @@ def fit_fraction_head(
     """
     generator = generator_for(seed, "fraction head")
     process, actual = _processes(net, dataset, parameter_dropout, generator)
-    optimizer = torch.optim.Adam(net.fraction_head.parameters(), lr=RATE)
-    for step in range(STEPS):
+
+    def loss() -> Tensor:
         rows = torch.randint(len(process), (BATCH,), generator=generator)
         code = torch.randn(BATCH, net.latent_dim, generator=generator)
         with torch.no_grad():
             condition = net.condition(process[rows], code)
-        loss = fraction_loss(net, condition, actual[rows])
-        optimizer.param_groups[0]["lr"] = RATE * (1 - step / STEPS)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+        return fraction_loss(net, condition, actual[rows])
+
+    descend(loss, net.fraction_head.parameters(), steps=STEPS, rate=RATE)
     with torch.no_grad():
         known = slice(0, len(dataset))
         code = torch.zeros(len(dataset), net.latent_dim)
@@ -48,9 +49,30 @@ def fit_fraction_head(
         return float((expected - actual[known]).square().mean().sqrt())
 
 
+def descend(
+    loss: Callable[[], Tensor],
+    weights: Iterable[nn.Parameter],
+    *,
+    steps: int,
+    rate: float,
+    warmup: int = 0,
+) -> float:
+    """Bring a loss down by Adam, its rate falling to zero; return its mean over the last half."""
+    optimizer, total = torch.optim.Adam(weights, lr=rate), 0.0
+    for step in range(steps):
+        value = loss()
+        warm = min(1.0, step / warmup) if warmup else 1.0
+        optimizer.param_groups[0]["lr"] = rate * warm * (1 - step / steps)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        total += float(value.detach()) * (step >= steps // 2)
+    return total / (steps - steps // 2)
+
+
 @torch.no_grad()
 def _processes(
-    net: PhaseLadder, dataset: MicrostructureDataset, dropout: float, generator: torch.Generator
+    net: EncodedNet, dataset: MicrostructureDataset, dropout: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
     """Return embedded processes, known and with values hidden, and the fractions that go along."""
     units = dataset.process_units

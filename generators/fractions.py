@@ -88,6 +88,26 @@ def attainable(
     return share + free * (room / free.sum(1, keepdim=True).clamp_min(1e-12))
 
 
+def wanted_fractions(
+    volume_fraction: float | Sequence[float], n_phases: int, given: Tensor | None
+) -> Float[Tensor, " phase"]:
+    """Return asked volume fractions (of phase 1, or of all phases) as given voxels allow them.
+
+    Raises:
+        DataError: They are no fractions, or the given voxels alone exceed them by a voxel.
+    """
+    wanted = check_fractions(volume_fraction, n_phases)
+    if given is None:
+        return wanted
+    share = given_share(given, len(wanted))
+    if bool((share - wanted >= 1 / given.numel()).any()):
+        raise DataError(
+            f"expected volume fractions that leave room for the given voxels, which make up "
+            f"{[round(s, 4) for s in share.tolist()]}, got {volume_fraction!r}"
+        )
+    return attainable(wanted[None], given)[0]
+
+
 def given_share(given: Int[Tensor, "*space"], n_phases: int) -> Float[Tensor, " phase"]:
     """Return the share of all voxels that is given as each phase."""
     return torch.bincount(given[given >= 0], minlength=n_phases).double() / given.numel()

@@ -8,9 +8,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from generators.fractions import balance
-from generators.gan_net import SOFTNESS, PhaseGenerator, centred
+from generators.gan_net import PhaseGenerator
 from generators.generator import ConditionalGenerator
 from generators.given_voxels import fit_noise, pin_given
+from generators.sample_noise import white_noise
+from generators.soft_cut import SOFTNESS, centred
 from microstructures import ProcessSpace
 
 SHARPNESS = 32.0  # of the phases that come out, relative to those of training
@@ -19,6 +21,8 @@ ROUNDS = 5  # of doubling the slope, which reach it
 
 class ConditionalGAN(ConditionalGenerator):
     """A generator trained against a critic; one net evaluation per sample.
+
+    Trained on whole cells (`train_gan`), or on plane sections of volumes (`train_gan_on_sections`).
 
     Limits: those of every family, and that a GAN shows what its critic and its descriptors can
     tell from real structures, with no likelihood to fall back on. The volume fraction depends on
@@ -46,7 +50,7 @@ class ConditionalGAN(ConditionalGenerator):
     ) -> Float[Tensor, "batch phase *space"]:
         """Return sharp logits; given voxels are met by fitting the noise to them."""
         size = self.net.noise_shape(shape)
-        white = torch.stack([torch.randn(size, generator=g) for g in generators])
+        white = white_noise(generators, size)
         shifts = [self._shift(g) for g in generators]
         if given is not None:
             fixed = condition.detach()

@@ -19,7 +19,6 @@ from networks.unet import Encoder, halve
 
 FIELDS = 2  # random fields beside one per phase
 AMOUNT_FEATURES = 32  # of the process, for the fractions
-SOFTNESS = 2.5  # slope of soft phases per unit spread of the field: a few voxels per interface
 CODE_LOG_VARIANCE = (-6.0, 0.5)
 
 
@@ -225,11 +224,6 @@ class PhaseGenerator(PhaseNet):
         """Return expected volume fractions (they sum to 1) and the log of their spread."""
         logits, log_spread = self.fraction_head(condition[:, self.features :]).chunk(2, 1)
         return F.softmax(logits, 1), 4 * torch.tanh(log_spread / 4) - 5
-
-
-def centred(field: Float[Tensor, "batch phase *space"]) -> Float[Tensor, "batch phase *space"]:
-    """Return fields of zero mean over space, near which `balance` finds its fixed point."""
-    return field - field.mean(tuple(range(2, field.ndim)), keepdim=True)
 
 
 def smooth(

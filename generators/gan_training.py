@@ -1,25 +1,30 @@
 """Training the conditional GAN on a dataset of microstructures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from jaxtyping import Float
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from generators.descriptor_matching import KINDS, DescriptorMatching, descriptors
+from generators.axis_symmetry import Auto, augmentation_settings
 from generators.diffusion_training import augment
-from generators.fractions import balance, cut_exactly
+from generators.early_stopping import EarlyStopping
+from generators.fraction_head import descend, fraction_loss
 from generators.gan import ConditionalGAN
-from generators.gan_net import SOFTNESS, PhaseGenerator, centred
+from generators.gan_net import PhaseGenerator
+from generators.initial_weights import initial_weights
+from generators.judge import Judge
+from generators.learner import Learner, train_learner
 from generators.phase_net import signed_indicators
+from generators.soft_cut import cut_through
 from microstructures import DataError
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import derive_seed, generator_for
-from networks.critic import Critic, gradient_penalty, relativistic_loss
-from networks.training import Progress, TrainingSettings, train
+from networks.training import Progress, TrainingSettings
 
 CODE_WEIGHT = 3.0
 FIT_STEPS, FIT_BATCH, FIT_RATE, FIT_WARMUP = 4000, 256, 5e-3, 100  # of the fractions' fit
@@ -59,10 +64,40 @@ class GanSettings(BaseModel):
     match_fractions: bool = Field(
         default=True, description="cut samples at the volume fraction that the process implies"
     )
-    isotropic: bool = Field(default=True, description="augment by exchanging the axes")
-    flips: bool = Field(default=True, description="augment by mirroring the axes")
+    isotropic: bool | Auto = Field(
+        default=True, description="augment by exchanging the axes; auto: if the data allows it"
+    )
+    flips: bool | tuple[bool, ...] | Auto = Field(
+        default=True,
+        description="augment by mirroring the axes: all, none, one flag per axis, or auto: those "
+        "that the data allows",
+    )
+    volumes: bool = Field(
+        default=False, description="make volumes, of which the 2-D data are plane sections"
+    )
+    sections: int = Field(
+        default=12, ge=1, description="sections per axis that are judged, of volumes"
+    )
     half: bool = Field(default=False, description="store the weights in half precision")
+    init_from: str | None = Field(
+        default=None, description="weights to start from: a shipped name or a folder"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="stop when held-out specimens are matched no better"
+    )
     training: TrainingSettings = TrainingSettings(learning_rate=5e-4, gradient_clip=100.0)
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "GanSettings":
+        if len(self.widths) != len(self.blocks):
+            raise ValueError(
+                f"expected widths and blocks of one length, got {len(self.widths)} and "
+                f"{len(self.blocks)}"
+            )
+        own = (self.init_from, self.early_stopping)
+        if self.volumes and own != (None, None):
+            raise ValueError("expected no init_from or early_stopping with volumes")
+        return self
 
 
 def train_gan(
@@ -85,81 +120,117 @@ def train_gan(
 
     Raises:
         DataError: The cells do not fit the nets' sizes.
+        CheckpointError: `init_from` names no weights that fit.
         ConvergenceError: Training diverged.
     """
-    objective = initial_objective(dataset, settings)
-    net, shape = objective.net, tuple(dataset.phases.shape[1:])
-    multiple = max(net.size_multiple, objective.critic.size_multiple)
+    settled = settings.model_copy(update=augmentation_settings(settings, dataset))
+    initial = initial_weights(settings.init_from, ConditionalGAN, dataset)
+
+    def learner(part: MicrostructureDataset) -> Learner["AdversarialObjective", ConditionalGAN]:
+        objective = initial_objective(part, settled)
+        _check_shape(dataset, objective)
+        if initial is not None:
+            initial.copy_to(objective.net)
+        return Learner(
+            objective,
+            AdversarialDraw(part, settled, objective.net),
+            lambda trained, _: _generator(trained.net, part, settings),
+        )
+
+    out = Path(out)
+    model = train_learner(
+        learner,
+        dataset,
+        settings,
+        out.with_name(out.name + ".checkpoints"),
+        initial=initial,
+        progress=progress,
+    )
+    model.save_pretrained(out, card=card, half=settings.half)
+    return model
+
+
+def _check_shape(dataset: MicrostructureDataset, objective: "AdversarialObjective") -> None:
+    shape = tuple(dataset.phases.shape[1:])
+    multiple = max(objective.net.size_multiple, objective.judge.critic.size_multiple)
     if any(s % multiple for s in shape):
         raise DataError(
             f"expected cells whose sides are multiples of {multiple}, got {shape}; use fewer "
             "widths or another crop"
         )
-    out = Path(out)
-    state = train(
-        objective,
-        AdversarialDraw(dataset, settings, net),
-        n_samples=len(dataset),
-        settings=settings.training,
-        folder=out.with_name(out.name + ".checkpoints"),
-        identity={"settings": settings.model_dump(), "data": dataset.digest},
-        progress=progress,
-    )
-    objective.load_state_dict(state)
+
+
+def _generator(
+    net: PhaseGenerator, dataset: MicrostructureDataset, settings: GanSettings
+) -> ConditionalGAN:
+    """Return the generator of a trained net, after fitting the fractions."""
     fit_fractions(
         net,
         dataset,
         parameter_dropout=settings.parameter_dropout,
         seed=settings.training.seed,
     )
-    model = ConditionalGAN.of_dataset(net, dataset, match_fractions=settings.match_fractions)
-    model.save_pretrained(out, card=card, half=settings.half)
-    return model
+    return ConditionalGAN.of_dataset(net, dataset, match_fractions=settings.match_fractions)
 
 
 def initial_objective(
     dataset: MicrostructureDataset, settings: GanSettings
 ) -> "AdversarialObjective":
     """Return the loss around untrained nets, their weights drawn from the settings' seed."""
-    seed = settings.training.seed
-    about = {
-        "space": dataset.space,
-        "n_phases": dataset.n_phases,
-        "periodic": dataset.periodic,
-        "features": settings.features,
-    }
-    matching = DescriptorMatching.fit(
-        dataset,
-        parameter_dropout=settings.parameter_dropout,
-        generator=generator_for(seed, "matching"),
-    )
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derive_seed(seed, "weights"))
-        net = PhaseGenerator(
-            **about,
-            widths=settings.widths,
-            blocks=settings.blocks,
-            latent_dim=settings.latent_dim,
-            encoder_widths=settings.encoder_widths,
-        )
-        critic = Critic(**about, widths=settings.critic_widths)
-    return AdversarialObjective(net, critic, matching, settings)
+        torch.manual_seed(derive_seed(settings.training.seed, "weights"))
+        net = initial_net(dataset, settings, periodic=dataset.periodic)
+        return AdversarialObjective(net, initial_judge(dataset, settings), settings)
+
+
+def initial_net(
+    dataset: MicrostructureDataset, settings: GanSettings, *, periodic: Sequence[bool]
+) -> PhaseGenerator:
+    """Return an untrained net for cells with these axes; torch's own seed draws its weights."""
+    return PhaseGenerator(
+        space=dataset.space,
+        n_phases=dataset.n_phases,
+        periodic=periodic,
+        widths=settings.widths,
+        blocks=settings.blocks,
+        latent_dim=settings.latent_dim,
+        features=settings.features,
+        encoder_widths=settings.encoder_widths,
+    )
+
+
+def initial_judge(dataset: MicrostructureDataset, settings: GanSettings) -> Judge:
+    """Return the judge of images like a dataset's; torch's own seed draws the critic's weights."""
+    return Judge.of_dataset(
+        dataset,
+        widths=settings.critic_widths,
+        features=settings.features,
+        parameter_dropout=settings.parameter_dropout,
+        penalty=settings.penalty,
+        penalised=settings.penalised,
+        generator=generator_for(settings.training.seed, "matching"),
+    )
 
 
 def fit_fractions(
-    net: PhaseGenerator, dataset: MicrostructureDataset, *, parameter_dropout: float, seed: int
+    net: PhaseGenerator,
+    dataset: MicrostructureDataset,
+    *,
+    parameter_dropout: float,
+    seed: int,
+    actual: Tensor | None = None,
 ) -> float:
     """Fit the net's fractions to the data, and return their mean log-likelihood at the end.
 
     They have weights of their own, so that they need not be trained beside the shapes. Half of
-    the cells of a batch have values hidden at random.
+    the cells of a batch have values hidden at random. `actual` are the fractions to learn instead
+    of the cells' own, `(sample, phase)`.
     """
     generator = generator_for(seed, "fractions")
-    actual = (signed_indicators(dataset.phases, dataset.n_phases).flatten(2).mean(2) + 1) / 2
+    actual = phase_shares(dataset) if actual is None else actual
     weights = [*net.process.amounts.parameters(), *net.fraction_head.parameters()]
-    optimizer = torch.optim.Adam(weights, lr=FIT_RATE)
-    total = 0.0
-    for step in range(FIT_STEPS):
+
+    def loss() -> Tensor:
         rows = torch.randint(len(dataset), (FIT_BATCH,), generator=generator)
         units = dataset.process_units[rows]
         drop = torch.rand(units.shape, generator=generator) < parameter_dropout
@@ -167,14 +238,14 @@ def fit_fractions(
         condition = net.condition(
             net.process(units, drop=drop), torch.zeros(len(rows), net.latent_dim)
         )
-        loss = fraction_loss(net, condition, actual[rows])
-        warm = min(1.0, step / FIT_WARMUP)
-        optimizer.param_groups[0]["lr"] = FIT_RATE * warm * (1 - step / FIT_STEPS)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += float(loss.detach()) * (step >= FIT_STEPS // 2)
-    return -total / (FIT_STEPS - FIT_STEPS // 2)
+        return fraction_loss(net, condition, actual[rows])
+
+    return -descend(loss, weights, steps=FIT_STEPS, rate=FIT_RATE, warmup=FIT_WARMUP)
+
+
+def phase_shares(dataset: MicrostructureDataset) -> Float[Tensor, "sample phase"]:
+    """Return the volume fractions of every cell."""
+    return (signed_indicators(dataset.phases, dataset.n_phases).flatten(2).mean(2) + 1) / 2
 
 
 class AdversarialDraw:
@@ -186,14 +257,14 @@ class AdversarialDraw:
         self.phases, self.units = dataset.phases, dataset.process_units
         self.n_phases, self.periodic = dataset.n_phases, dataset.periodic
         self.settings = settings
+        self.augmentation = augmentation_settings(settings, dataset)
         self.noise_shape = net.noise_shape(tuple(dataset.phases.shape[1:]))
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
         phases = augment(
             self.phases[batch],
             periodic=self.periodic,
-            isotropic=self.settings.isotropic,
-            flips=self.settings.flips,
+            **self.augmentation,
             generator=generator,
         )
         units = self.units[batch]
@@ -204,115 +275,43 @@ class AdversarialDraw:
 
 
 class AdversarialObjective(nn.Module):
-    """Generator, critic, descriptors, code and fractions in one loss, for simultaneous steps."""
+    """Generator, judge and code in one loss, for simultaneous steps."""
 
     steps: Tensor
 
-    def __init__(
-        self,
-        net: PhaseGenerator,
-        critic: Critic,
-        matching: DescriptorMatching,
-        settings: GanSettings,
-    ) -> None:
+    def __init__(self, net: PhaseGenerator, judge: Judge, settings: GanSettings) -> None:
         super().__init__()
-        self.net, self.critic, self.matching = net, critic, matching
+        self.net, self.judge = net, judge
         self.settings = settings
         self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
 
     def forward(
         self, real: Tensor, units: Tensor, drop: Tensor, code: Tensor, white: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        net, settings = self.net, self.settings
-        process = net.process(units, drop=drop)
-        condition = net.condition(process, code)
-        fractions = (real.flatten(2).mean(2) + 1) / 2
-        field = net(white, condition)
-        made, soft = cut_through(field, fractions if settings.match_fractions else None)
-        with torch.autocast(made.device.type, enabled=False):
-            # Descriptors of the cut with the slopes of the soft phases' own: a surface of hard
-            # phases, for one, has no slope where there is none yet.
-            smooth = torch.cat(descriptors(soft, periodic=self.periodic), 1)
-            hard = torch.cat(descriptors(made.detach(), periodic=self.periodic), 1)
-            values = hard + smooth - smooth.detach()
-            pull, gaps = self.matching(values, units, ~drop)
-        nats = self._code_nats(made, process, code)
-        total = settings.matching * pull + CODE_WEIGHT * F.relu(settings.code_nats - nats)
-        shown = {f"{kind}_gap": gap for kind, gap in zip(KINDS, gaps, strict=True)}
-        shown |= {"code_nats": nats.detach()}
+        settings = self.settings
+        process = self.net.process(units, drop=drop)
+        field = self.net(white, self.net.condition(process, code))
+        fractions = (real.flatten(2).mean(2) + 1) / 2 if settings.match_fractions else None
+        made, soft = cut_through(field, fractions, periodic=self.judge.periodic)
+        pull, shown = self.judge.pull(made, soft, units, drop)
+        loss, nats = code_loss(self.net, made, process, code, nats=settings.code_nats)
+        total = settings.matching * pull + loss
         self.steps += 1
         if self.steps > settings.matching_steps:
-            adversarial, numbers = self._adversarial(real, made, units, drop)
+            adversarial, numbers = self.judge.contest(real, made, units, drop)
             total, shown = total + adversarial, {**shown, **numbers}
-        return total, shown
-
-    def _adversarial(
-        self, real: Tensor, made: Tensor, units: Tensor, drop: Tensor
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the losses of critic and net for a simultaneous step.
-
-        The critic learns from images without a path to the net, the net through a copy of the
-        critic without a path to its weights.
-        """
-        frozen = {k: v.detach() for k, v in self.critic.named_parameters()}
-        score_real = self.critic(real, units, drop)
-        score_made = self.critic(made.detach(), units, drop)
-        judged = functional_call(self.critic, frozen, (made, units, drop))
-        critic_loss = relativistic_loss(score_real, score_made)
-        net_loss = relativistic_loss(judged, score_real.detach())
-        few = slice(0, self.settings.penalised)
-        both = torch.cat([real[few], made[few]])
-        slope = gradient_penalty(self.critic, both, units[few].repeat(2, 1), drop[few].repeat(2, 1))
-        numbers = {
-            "critic": critic_loss.detach(),
-            "slope": slope.detach(),
-            "margin": (score_real - score_made).mean().detach(),
-        }
-        return critic_loss + net_loss + 2 * self.settings.penalty * slope, numbers
-
-    @property
-    def periodic(self) -> list[bool]:
-        """One flag per axis."""
-        return self.net.config["periodic"]
-
-    def _code_nats(self, made: Tensor, process: Tensor, code: Tensor) -> Tensor:
-        """Return a lower bound of the information on the code in what was made (Chen et al.)."""
-        mean, log_variance = self.net.encode(made, process.detach())
-        error = (code - mean).square() / log_variance.exp() + log_variance
-        return 0.5 * (code.square() - error).sum(1).mean()
+        return total, {**shown, "code_nats": nats}
 
 
-def fraction_loss(net: PhaseGenerator, condition: Tensor, actual: Tensor) -> Tensor:
-    """Return the negative log-likelihood of real fractions."""
-    expected, log_spread = net.fractions(condition)
-    return (0.5 * ((actual - expected) / log_spread.exp()).square() + log_spread).mean()
+def code_loss(
+    net: PhaseGenerator, made: Tensor, process: Tensor, code: Tensor, *, nats: float
+) -> tuple[Tensor, Tensor]:
+    """Return what the net loses as long as the code shows too little, and how much it shows.
 
-
-def cut_through(field: Tensor, fractions: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return hard phases in ±1 whose gradient is that of soft ones, and the soft ones.
-
-    The critic sees what sampling gives, images cut at their fractions, and cannot tell generated
-    ones by grey voxels; the gradient reaches the voxels around each interface (Bengio et al.
-    2013).
+    The latter is a lower bound of the information on the code in what was made (Chen et al. 2016),
+    in nats.
     """
-    if fractions is not None:
-        field = centred(field)
-    logits, fixed = SOFTNESS * field, field.detach()
-    if fractions is None:
-        labels = fixed.argmax(1)
-    else:
-        labels = _cut(fixed, fractions)
-        offsets = balance(SOFTNESS * fixed, fractions)
-        logits = logits + offsets.view(*offsets.shape, *[1] * (field.ndim - 2))
-    soft = 2 * F.softmax(logits, 1) - 1
-    return signed_indicators(labels, field.shape[1]) + soft - soft.detach(), soft
-
-
-def _cut(field: Tensor, fractions: Tensor) -> Tensor:
-    """Return `cut_exactly`, of two phases for the whole batch at once."""
-    if field.shape[1] != 2:
-        return cut_exactly(field, fractions)
-    edge = (field[:, 1] - field[:, 0]).flatten(1)
-    counts = (fractions[:, 1:] * edge.shape[1]).round().long()
-    order = edge.argsort(1, descending=True).argsort(1)
-    return (order < counts).long().view(len(field), *field.shape[2:])
+    mean, log_variance = net.encode(made, process.detach())
+    error = (code - mean).square() / log_variance.exp() + log_variance
+    found = 0.5 * (code.square() - error).sum(1).mean()
+    return CODE_WEIGHT * F.relu(nats - found), found.detach()

@@ -12,14 +12,19 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from generators.fractions import attainable, check_fractions, cut_exactly, given_share
-from generators.generated import GeneratedMicrostructure
+from generators.fractions import attainable, cut_exactly, wanted_fractions
 from generators.given_voxels import check_given, pin_given
 from generators.phase_net import PhaseNet, signed_indicators
+from generators.sample_noise import latent_codes, noise_generators, scattered_fractions
 from generators.training_density import TrainingDensity, units_beyond
-from microstructures import DataError, Microstructure, MicrostructureDataset, ProcessSpace
-from microstructures.seeds import generator_for
-from microstructures.structure import ProcessValue
+from microstructures import (
+    CheckpointError,
+    DataError,
+    Microstructure,
+    MicrostructureDataset,
+    ProcessSpace,
+)
+from microstructures.structure import GeneratedMicrostructure, ProcessValue
 from networks.conditioning import process_units
 from networks.saving import load_model, resolve_model, save_model
 
@@ -183,41 +188,32 @@ class ConditionalGenerator(ABC):
         points = [process] if isinstance(process, Mapping) else list(process)
         points = [p for p in points for _ in range(n)]
         if not points:
-            raise DataError(
-                "expected at least one process point and n >= 1, got no samples to draw"
-            )
-        beyond = [False] * len(points)
-        if extrapolate:
-            units, beyond = units_beyond(self.space, points)
-        else:
-            units = process_units(self.space, points)
-        codes = self._codes(latent, len(points), seed)
+            raise DataError("expected a process point and n >= 1, got no samples to draw")
+        units, beyond = self._units(points, extrapolate=extrapolate)
+        codes = latent_codes(latent, len(points), length=self.latent_dim, seed=seed)
         self._check_shape(shape)
         known = check_given(given, shape, len(self.phase_names))
         wanted = self._wanted(volume_fraction, len(points), known)
-        chunk = max(1, CHUNK_VOXELS // math.prod(int(s) for s in shape))
-        labels = [
-            self._labels(
-                units[start : start + chunk],
-                codes[start : start + chunk],
-                shape=shape,
-                generators=_noise_generators(seed, start, min(chunk, len(points) - start)),
-                wanted=None if wanted is None else wanted[start : start + chunk],
-                given=known,
-                steps=self._checked_steps(steps),
+        request = {"shape": shape, "given": known, "steps": self._checked_steps(steps)}
+        labels = []
+        for part in torch.arange(len(points)).split(_at_once(shape)):
+            labels += self._labels(
+                units[part],
+                codes[part],
+                generators=noise_generators(seed, part.tolist()),
+                wanted=None if wanted is None else wanted[part],
+                **request,
             )
-            for start in range(0, len(points), chunk)
-        ]
         return [
             GeneratedMicrostructure(
-                phases=label.to(torch.uint8).numpy(),
+                phases=label.numpy(),
                 voxel_size_um=self.voxel_size_um,
                 periodic=self.periodic,
                 process=dict(point),
                 phase_names=self.phase_names,
                 extrapolated=outside,
             )
-            for label, point, outside in zip(torch.cat(labels), points, beyond, strict=True)
+            for label, point, outside in zip(labels, points, beyond, strict=True)
         ]
 
     def decode(
@@ -244,7 +240,7 @@ class ConditionalGenerator(ABC):
             process_units(self.space, points),
             latent,
             shape=shape,
-            generators=_noise_generators(seed, 0, len(points)),
+            generators=noise_generators(seed, range(len(points))),
             wanted=self._wanted(volume_fraction, len(points), None),
             given=None,
             steps=self._checked_steps(steps),
@@ -288,14 +284,31 @@ class ConditionalGenerator(ABC):
         `generators.families.load_generator` finds the family by itself.
 
         Raises:
-            CheckpointError: No such model, another family, or its files were altered.
+            CheckpointError: No such model, another family, its files were altered, or config and
+                weights do not fit each other.
         """
-        config, state = load_model(resolve_model(folder_or_name, SHIPPED), name=cls.__name__)
+        folder = resolve_model(folder_or_name, SHIPPED)
+        config, state = load_model(folder, name=cls.__name__)
+        try:
+            return cls._of_saved(config, state)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, DataError) as error:
+            said = " ".join(str(error).split())[:200]
+            raise CheckpointError(
+                f"expected a {cls.__name__} of this mesoforge in {folder}, got config and weights "
+                f"that do not fit ({type(error).__name__}: {said}); train the model again"
+            ) from error
+
+    @classmethod
+    def _of_saved(
+        cls: type[Family], config: Mapping[str, Any], state: Mapping[str, Tensor]
+    ) -> Family:
         # Format 1 of diffusion models calls the net by what it does.
         net_config = config["net"] if "net" in config else config["denoiser"]
         space = ProcessSpace.from_json(net_config["space"])
         net = cls._net(net_config, space)
         net.load_state_dict(state)
+        if len(config["phase_names"]) != net.n_phases:
+            raise DataError(f"{net.n_phases} phases, {len(config['phase_names'])} names")
         density = config.get("density")
         return cls(
             net,
@@ -308,12 +321,20 @@ class ConditionalGenerator(ABC):
             steps=config["steps"],
         )
 
+    def _units(self, points: Sequence[Process], *, extrapolate: bool) -> tuple[Tensor, list[bool]]:
+        """Return unit coordinates, and which points lie beyond the window."""
+        if extrapolate:
+            return units_beyond(self.space, points)
+        return process_units(self.space, points), [False] * len(points)
+
     @torch.no_grad()
     def _labels(self, units: Tensor, codes: Tensor, **request: Any) -> Tensor:
         logits, fractions = self._constrained(units, codes, **request)
         if fractions is None:
-            return pin_given(logits, request["given"]).argmax(1)
-        return cut_exactly(logits, fractions, request["given"])
+            labels = pin_given(logits, request["given"]).argmax(1)
+        else:
+            labels = cut_exactly(logits, fractions, request["given"])
+        return labels.to(torch.uint8)
 
     def _constrained(
         self,
@@ -328,53 +349,20 @@ class ConditionalGenerator(ABC):
     ) -> tuple[Tensor, Tensor | None]:
         condition = self.net.condition(self.net.process(units), codes)
         if wanted is None and self.match_fractions:
-            wanted = self._draw_fractions(condition.detach(), generators)
+            wanted = scattered_fractions(*self.net.fractions(condition.detach()), generators)
             wanted = wanted if given is None else attainable(wanted, given)
         logits = self._logits(
             condition, generators, shape=shape, fractions=wanted, given=given, steps=steps
         )
         return logits, wanted
 
-    def _draw_fractions(self, condition: Tensor, generators: Sequence[torch.Generator]) -> Tensor:
-        mean, log_spread = self.net.fractions(condition)
-        draws = torch.stack([torch.randn(mean.shape[1], generator=g) for g in generators])
-        # Deviations that sum to zero and keep unit variance per phase.
-        phases = mean.shape[1]
-        draws = (draws - draws.mean(1, keepdim=True)) * (phases / max(phases - 1, 1)) ** 0.5
-        fractions = (mean + log_spread.exp() * draws).clamp(0, 1).double()
-        return fractions / fractions.sum(1, keepdim=True)
-
     def _wanted(
         self, volume_fraction: float | Sequence[float] | None, n: int, given: Tensor | None
     ) -> Tensor | None:
         if volume_fraction is None:
             return None
-        wanted = check_fractions(volume_fraction, len(self.phase_names))
-        if given is not None:
-            share = given_share(given, len(wanted))
-            if bool((share - wanted >= 1 / given.numel()).any()):
-                raise DataError(
-                    f"expected volume fractions that leave room for the given voxels, which make "
-                    f"up {[round(s, 4) for s in share.tolist()]}, got {volume_fraction!r}"
-                )
-            wanted = attainable(wanted[None], given)[0]
+        wanted = wanted_fractions(volume_fraction, len(self.phase_names), given)
         return wanted.expand(n, -1)
-
-    def _codes(self, latent: Any, n: int, seed: int) -> Tensor:
-        if latent is None:
-            draws = [
-                torch.randn(self.latent_dim, generator=generator_for(seed, "code", k))
-                for k in range(n)
-            ]
-            return torch.stack(draws)
-        codes = torch.as_tensor(latent, dtype=torch.float32)
-        codes = codes.expand(n, -1) if codes.ndim == 1 else codes
-        if codes.shape != (n, self.latent_dim) or not torch.isfinite(codes).all():
-            raise DataError(
-                f"expected finite codes of shape ({n}, {self.latent_dim}) or "
-                f"({self.latent_dim},), got shape {tuple(codes.shape)}"
-            )
-        return codes
 
     def _checked_steps(self, steps: int | None) -> int:
         steps = self.steps if steps is None else steps
@@ -386,9 +374,16 @@ class ConditionalGenerator(ABC):
         if len(shape) != len(self.periodic) or any(s < 1 or s % self.size_multiple for s in shape):
             raise DataError(
                 f"expected {len(self.periodic)} sides that are multiples of {self.size_multiple}, "
-                f"got {tuple(shape)}"
+                f"got {tuple(shape)}{self._larger(shape)}"
             )
 
+    def _larger(self, shape: Sequence[int]) -> str:
+        """Return the advice to draw the next larger shape and cut it, where there is one."""
+        if len(shape) != len(self.periodic) or any(s < 1 for s in shape):
+            return ""
+        larger = tuple(-(-s // self.size_multiple) * self.size_multiple for s in shape)
+        return f"; draw {larger} and cut it (a cut cell is not periodic)"
 
-def _noise_generators(seed: int, first: int, n: int) -> list[torch.Generator]:
-    return [generator_for(seed, "sample", first + k) for k in range(n)]
+
+def _at_once(shape: Sequence[int]) -> int:
+    return max(1, CHUNK_VOXELS // math.prod(int(s) for s in shape))

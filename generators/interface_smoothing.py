@@ -10,7 +10,7 @@ from generators.denoiser import PhaseDenoiser
 from generators.fractions import cut_exactly
 from generators.phase_net import signed_indicators
 from generators.sampler import sample_logits
-from generators.smoothing import MOST_SMOOTHING, smooth
+from generators.smoothing import MOST_SMOOTHING, smooth, smooth_in_place
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import generator_for
 from physics.statistics import specific_surface
@@ -22,26 +22,37 @@ HALVINGS = 8
 
 @torch.no_grad()
 def fit_smoothing(
-    denoiser: PhaseDenoiser, dataset: MicrostructureDataset, *, steps: int, seed: int
+    denoiser: PhaseDenoiser,
+    dataset: MicrostructureDataset,
+    *,
+    steps: int,
+    seed: int,
+    match_fractions: bool = True,
+    voxels: int = MOST_VOXELS,
 ) -> float:
     """Return the share of each neighbour's logits that matches the data's specific surface.
 
     Few-step samples have interfaces a few per cent too rough, and more so the less the net was
     trained. Samples are drawn at the process points of training cells, cut at those cells'
-    fractions, and smoothed until the mean surface over phases is theirs; not at all if it is not
-    too large, and at most by `MOST_SMOOTHING`.
+    fractions if they are to match, and smoothed until the mean surface over phases is theirs; not
+    at all if it is not too large, and at most by `MOST_SMOOTHING`. At most `voxels` are drawn.
     """
     generator = generator_for(seed, "smoothing")
     side = dataset.phases.shape[1:]
-    n = min(len(dataset), max(4, MOST_VOXELS // math.prod(side)))
+    n = min(len(dataset), max(4, voxels // math.prod(side)))
     rows = torch.randperm(len(dataset), generator=generator)[:n]
     real = signed_indicators(dataset.phases[rows], dataset.n_phases)
-    fractions = ((real.flatten(2).mean(2) + 1) / 2).double()
+    fractions = ((real.flatten(2).mean(2) + 1) / 2).double() if match_fractions else None
     was, denoiser.smoothing = denoiser.smoothing, 0.0
     logits = torch.cat(
         [
             _sampled(
-                denoiser, dataset.process_units[part], fractions[part_k], side, steps, generator
+                denoiser,
+                dataset.process_units[part],
+                None if fractions is None else fractions[part_k],
+                side,
+                steps,
+                generator,
             )
             for part, part_k in _chunks(rows, math.prod(side))
         ]
@@ -50,7 +61,10 @@ def fit_smoothing(
     wanted = _surface(real > 0, dataset.periodic)
 
     def excess(share: float) -> float:
-        cut = cut_exactly(smooth(logits, share, periodic=dataset.periodic), fractions)
+        if fractions is None:
+            cut = smooth_in_place(logits, share, periodic=dataset.periodic).argmax(1)
+        else:
+            cut = cut_exactly(smooth(logits, share, periodic=dataset.periodic), fractions)
         made = signed_indicators(cut, dataset.n_phases) > 0
         return float(_surface(made, dataset.periodic) - wanted)
 
@@ -71,7 +85,7 @@ def _chunks(rows: Tensor, voxels: int) -> list[tuple[Tensor, slice]]:
 def _sampled(
     denoiser: PhaseDenoiser,
     units: Tensor,
-    fractions: Tensor,
+    fractions: Tensor | None,
     side: torch.Size,
     steps: int,
     generator: torch.Generator,

@@ -64,10 +64,15 @@ def against_seen(
 def inside_ranges(
     points: Sequence[Mapping[str, Any]], ranges: Mapping[str, Sequence[float]]
 ) -> Bool[np.ndarray, " point"]:
-    """Return which process points lie inside all ranges, name to (low, high)."""
+    """Return which process points lie inside all ranges, name to (low, high); unknown is out."""
+
+    def inside(value: Any, low: float, high: float) -> bool:
+        return value is not None and low <= value <= high
+
     return np.array(
         [
-            all(low <= point[name] <= high for name, (low, high) in ranges.items())
+            all(inside(point.get(name), low, high) for name, (low, high) in ranges.items())
             for point in points
-        ]
+        ],
+        dtype=bool,
     )

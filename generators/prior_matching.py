@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from generators.descriptor_matching import KINDS, DescriptorMatching, descriptors
-from generators.gan_training import cut_through
+from generators.soft_cut import cut_through
 from generators.vae_net import PhaseLadder
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import generator_for
@@ -129,7 +129,7 @@ class PriorMatching(nn.Module):
         field = logits - logits.mean(1, keepdim=True)
         spread = field.flatten(1).std(1).clamp_min(1e-6)
         field = field / spread.view(-1, *[1] * (field.ndim - 1))
-        made, soft = cut_through(field, (clean.flatten(2).mean(2) + 1) / 2)
+        made, soft = cut_through(field, (clean.flatten(2).mean(2) + 1) / 2, periodic=periodic)
         with torch.autocast(made.device.type, enabled=False):
             # Values of the cut with the slopes of the soft phases: where there is no interface
             # yet, the surface of hard phases has no slope.

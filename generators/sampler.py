@@ -8,7 +8,8 @@ from torch import Tensor
 from generators.denoiser import PhaseDenoiser
 from generators.fractions import balance
 from generators.given_voxels import pin_given, show_given
-from generators.smoothing import smooth
+from generators.guidance import GuidedDenoiser
+from generators.smoothing import smooth, smooth_in_place
 
 # At the lowest level the net still decides interfaces; further steps trust the noise more and
 # roughen them.
@@ -17,7 +18,7 @@ MOST_STEPS = 16
 
 
 def sample_logits(
-    denoiser: PhaseDenoiser,
+    denoiser: PhaseDenoiser | GuidedDenoiser,
     noise: Float[Tensor, "batch phase *space"],
     condition: Float[Tensor, "batch features"],
     *,
@@ -32,7 +33,8 @@ def sample_logits(
     their mean probability is the wanted fraction: the image grows towards its exact cut instead
     of being cut against its own will at the end; the ODE then starts from noise around the mean
     image, which is not small beside the noise. Given voxels are certain at every step, so the rest
-    of the image grows around them. The last logits are smoothed as the denoiser says.
+    of the image grows around them. The last logits are smoothed as the denoiser says, without
+    `fractions` so that every sample keeps its amounts.
     """
     scheduler = EDMDPMSolverMultistepScheduler(
         sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=1.0, solver_order=2
@@ -52,7 +54,8 @@ def sample_logits(
         denoised = 2 * F.softmax(pin_given(logits, given), 1) - 1
         output = _as_model_output(denoised, x, sigma)
         x = scheduler.step(output, timestep, x, return_dict=False)[0]
-    smoothed = smooth(logits, denoiser.smoothing, periodic=denoiser.config["periodic"])
+    even_out = smooth_in_place if fractions is None else smooth
+    smoothed = even_out(logits, denoiser.smoothing, periodic=denoiser.config["periodic"])
     return pin_given(smoothed, given)
 
 

@@ -1,119 +1,38 @@
 """SectionDiffusion: volumes from models that have only ever seen plane sections."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from generators.ancestral import ancestral_logits
 from generators.denoiser import PhaseDenoiser
 from generators.diffusion import ConditionalDiffusion
-from generators.generator import ConditionalGenerator
+from generators.fractions import cut_exactly
+from generators.generator import ConditionalGenerator, Process
 from generators.given_voxels import pin_given
-from generators.phase_net import PhaseNet
-from generators.smoothing import smooth
+from generators.section_denoiser import OPINIONS, SectionDenoiser
+from generators.section_matching import (
+    SHARE_OF_PIXELS,
+    matching_passes,
+    smooth_often,
+    unlike_neighbours,
+    wanted_interfaces,
+)
 from microstructures import DataError, ProcessSpace
+from microstructures.seeds import generator_for
+from networks.conditioning import process_units
 
-STEPS = 24
-"""Default noise levels: with 8 the sections do not come to agree (twice the interfaces)."""
+STEPS = 16
+"""Default noise levels: 24 and 12 differ by a tenth in roughness and not in longer correlations."""
 
-SECTION_PIXELS = 2**18
-"""Pixels of sections that a net denoises at a time: bounds memory."""
-
-
-class SectionDenoiser(PhaseNet):
-    """A denoiser of volumes made of denoisers of sections.
-
-    Every voxel lies in three sections, one normal to each axis. The logits of a section are what
-    its context says plus the evidence of the voxel's own noisy value; their mean over the three
-    is the mean context plus that evidence once, so that no voxel is counted three times (a
-    geometric mean of three opinions; Lee and Yun 2024 take the planes in turn instead).
-
-    Args:
-        nets: One net for all sections of an isotropic material, or three, for sections normal
-            to axis 0, 1 and 2. A section keeps the order of the axes that it has.
-    """
-
-    def __init__(self, nets: Sequence[PhaseDenoiser]) -> None:
-        super().__init__()
-        _check_nets(nets)
-        self.nets = nn.ModuleList(nets)
-        first = nets[0]
-        self.n_phases, self.dim = first.n_phases, 3
-        self.latent_dim = first.latent_dim
-        self.size_multiple = max(net.size_multiple for net in nets)
-        self.config = {
-            "space": first.config["space"],
-            "sections": [dict(net.config) for net in nets],
-            "periodic": _periodic([net.config["periodic"] for net in nets]),
-        }
-        self.process = _JointEmbedding(nets)  # type: ignore[assignment]
-
-    @property
-    def smoothing(self) -> float:
-        """Share of each neighbour's logits mixed in before the cut: the mean of the nets'."""
-        shares = [net.smoothing for net in cast(Sequence[PhaseDenoiser], self.nets)]
-        return sum(shares) / len(shares)
-
-    def condition(
-        self, process: Float[Tensor, "batch features"], code: Float[Tensor, "batch latent"]
-    ) -> Float[Tensor, "batch features"]:
-        """Return the condition vectors of all nets, side by side; they share the code."""
-        return torch.cat([net.condition(part, code) for net, part in self._each(process)], 1)
-
-    def fractions(
-        self, condition: Float[Tensor, "batch features"]
-    ) -> tuple[Float[Tensor, "batch phase"], Float[Tensor, "batch phase"]]:
-        """Return the mean of what the nets expect of the fractions."""
-        means, spreads = zip(
-            *(net.fractions(part) for net, part in self._each(condition)), strict=True
-        )
-        return torch.stack(means).mean(0), torch.stack(spreads).mean(0)
-
-    def standard_code(
-        self, x: Float[Tensor, "batch phase *space"], process: Float[Tensor, "batch features"]
-    ) -> Float[Tensor, "batch latent"]:
-        """Return the mean code of the sections of clean volumes in ±1."""
-        codes = []
-        for normal, (net, part) in enumerate(self._by_normal(process)):
-            sections = _sections(x, normal)
-            count = x.shape[2 + normal]
-            found = net.standard_code(sections, part.repeat_interleave(count, 0))
-            codes.append(found.unflatten(0, (len(x), count)).mean(1))
-        return torch.stack(codes).mean(0)
-
-    def forward(
-        self,
-        x: Float[Tensor, "batch phase *space"],
-        sigma: Float[Tensor, " batch"],
-        condition: Float[Tensor, "batch features"],
-    ) -> Float[Tensor, "batch phase *space"]:
-        """Return logits of the phases of the clean volume."""
-        total = torch.zeros_like(x)
-        for normal, (net, part) in enumerate(self._by_normal(condition)):
-            sections, count = _sections(x, normal), x.shape[2 + normal]
-            rows = max(1, SECTION_PIXELS // sections[0, 0].numel())
-            pieces = zip(
-                sections.split(rows),
-                sigma.repeat_interleave(count).split(rows),
-                part.repeat_interleave(count, 0).split(rows),
-                strict=True,
-            )
-            logits = torch.cat([net(*piece) for piece in pieces])
-            total = total + logits.unflatten(0, (len(x), count)).movedim(1, 2 + normal)
-        return total / self.dim
-
-    def _each(self, features: Tensor) -> list[tuple[PhaseDenoiser, Tensor]]:
-        """Return every net with its own features."""
-        nets = cast(Sequence[PhaseDenoiser], self.nets)
-        return list(zip(nets, features.chunk(len(nets), 1), strict=True))
-
-    def _by_normal(self, features: Tensor) -> list[tuple[PhaseDenoiser, Tensor]]:
-        """Return the net and its features for the sections normal to each axis."""
-        pairs = self._each(features)
-        return pairs * self.dim if len(pairs) == 1 else pairs
+FEWEST_OPINIONS, MOST_OPINIONS = 1.0, 4.0
+ROUGH_EXCESS = 1.03
+SLOPE = -0.25
+"""First guess of the change of the logarithm of interfaces with an opinion more."""
 
 
 class SectionDiffusion(ConditionalGenerator):
@@ -124,7 +43,10 @@ class SectionDiffusion(ConditionalGenerator):
     Limits: sections fix the two-point statistics of an isotropic material and the fractions, but
     not all of a volume: connectivity in 3-D is what the nets' idea of sections implies. Three
     models are taken to belong to one material; nothing checks that their sections can meet.
-    Interfaces come out some 10 % too dense. A volume of n^3 costs 3 n sections of n^2 per step.
+    Where the sections do not fit together into interfaces as smooth as theirs, the volume is
+    smoothed until its own sections have as many, and `fit_opinions` lessens what there is to
+    smooth; no volume is ever compared with. Specks of single voxels can remain, which spoil the
+    Euler density. A volume of n^3 costs 3 n sections of n^2 per step.
 
     >>> flat = ConditionalDiffusion.from_pretrained("spinodal-2d-diffusion")  # doctest: +SKIP
     >>> volumes = SectionDiffusion.of_sections(flat)  # doctest: +SKIP
@@ -166,8 +88,52 @@ class SectionDiffusion(ConditionalGenerator):
     @staticmethod
     def _net(config: Mapping[str, Any], space: ProcessSpace) -> SectionDenoiser:
         return SectionDenoiser(
-            [PhaseDenoiser(**{**section, "space": space}) for section in config["sections"]]
+            [PhaseDenoiser(**{**section, "space": space}) for section in config["sections"]],
+            opinions=config.get("opinions", OPINIONS),
         )
+
+    @torch.no_grad()
+    def fit_opinions(self, process: Process, *, shape: Sequence[int], seed: int) -> float:
+        """Set, and return, how many opinions three sections are worth at a process point.
+
+        Two pilot volumes of the given shape are drawn with different weights and the logarithm of
+        their interfaces, before any smoothing, is interpolated to a little more than that of the
+        model's own sections: the smoothing of each volume takes the rest. Only sections are used.
+
+        Raises:
+            DataError: The process or shape does not fit the model.
+        """
+        net = cast(SectionDenoiser, self.net)
+        self._check_shape(shape)
+        units = process_units(self.space, [process])
+        condition = net.condition(net.process(units), torch.zeros(1, self.latent_dim))
+        fractions, _ = net.fractions(condition)
+        fractions = fractions.double() / fractions.double().sum()
+
+        def excess(weight: float) -> float:
+            net.opinions = weight
+            logits = ancestral_logits(
+                net,
+                [generator_for(seed, "pilot")],
+                condition,
+                size=(len(self.phase_names), *shape),
+                steps=self.steps,
+                fractions=fractions,
+            )
+            made = unlike_neighbours(cut_exactly(logits, fractions), self.periodic)
+            return math.log(float(made) / wanted)
+
+        generator = generator_for(seed, "pilot sections")
+        wanted = ROUGH_EXCESS * self._wanted_interfaces(
+            shape, condition[0], generator, fractions[0]
+        )
+        first = excess(OPINIONS)
+        guess = _within(OPINIONS - first / SLOPE)
+        slope = SLOPE
+        if abs(guess - OPINIONS) > 0.1:
+            slope = min((excess(guess) - first) / (guess - OPINIONS), SLOPE / 4)
+        net.opinions = _within(OPINIONS - first / slope)
+        return net.opinions
 
     def _logits(
         self,
@@ -188,48 +154,54 @@ class SectionDiffusion(ConditionalGenerator):
             fractions=fractions,
             given=given,
         )
-        share = cast(SectionDenoiser, self.net).smoothing
-        smoothed = smooth(logits, share, periodic=self.periodic)
-        return pin_given(smoothed, given)
+        parts = []
+        for k, generator in enumerate(generators):
+            wanted = None if fractions is None else fractions[k]
+            sample = logits[k : k + 1]
+            passes = self._passes(sample.detach(), condition[k].detach(), generator, wanted, given)
+            parts.append(smooth_often(sample, passes, periodic=self.periodic))
+        return pin_given(torch.cat(parts), given)
+
+    def _passes(
+        self,
+        logits: Tensor,
+        condition: Tensor,
+        generator: torch.Generator,
+        fractions: Tensor | None,
+        given: Tensor | None,
+    ) -> float:
+        """Return the smoothing after which a volume's sections have their nets' interfaces."""
+        wanted = self._wanted_interfaces(logits.shape[2:], condition, generator, fractions)
+
+        def cut(soft: Tensor) -> Tensor:
+            if fractions is None:
+                return pin_given(soft, given).argmax(1)
+            return cut_exactly(soft, fractions[None], given)
+
+        return matching_passes(logits, wanted, cut, periodic=self.periodic)
+
+    def _wanted_interfaces(
+        self,
+        shape: Sequence[int],
+        condition: Tensor,
+        generator: torch.Generator,
+        fractions: Tensor | None,
+    ) -> float:
+        """Return the mean interfaces of sections that the nets draw, normal to each axis."""
+        net = cast(SectionDenoiser, self.net)
+        found = [
+            wanted_interfaces(
+                flat,
+                part[0],
+                [n for axis, n in enumerate(shape) if axis != normal],
+                pixels=int(SHARE_OF_PIXELS * math.prod(shape) / 3),
+                fractions=fractions,
+                generator=generator,
+            )
+            for normal, (flat, part) in enumerate(net.by_normal(condition[None]))
+        ]
+        return sum(found) / len(found)
 
 
-class _JointEmbedding(nn.Module):
-    """The process embeddings of all nets, side by side."""
-
-    def __init__(self, nets: Sequence[PhaseDenoiser]) -> None:
-        super().__init__()
-        # A tuple: the nets are registered elsewhere, and must not be saved twice.
-        self._each = tuple(net.process for net in nets)
-
-    def forward(self, units: Tensor, *, drop: Tensor | None = None) -> Tensor:
-        return torch.cat([embed(units, drop=drop) for embed in self._each], 1)
-
-
-def _sections(x: Tensor, normal: int) -> Tensor:
-    """Return all sections normal to an axis, `(batch * count, phase, *plane)`."""
-    return x.movedim(2 + normal, 1).flatten(0, 1)
-
-
-def _check_nets(nets: Sequence[PhaseDenoiser]) -> None:
-    flat = all(net.dim == 2 for net in nets)
-    kinds = [(net.config["space"], net.n_phases, net.latent_dim) for net in nets]
-    features = {net.config["features"] for net in nets}
-    if not flat or any(kind != kinds[0] for kind in kinds) or len(features) > 1:
-        raise DataError(
-            "expected models of 2-D sections with one process space, phase count, code and "
-            "condition length, got models that differ or are not 2-D"
-        )
-
-
-def _periodic(planes: Sequence[Sequence[bool]]) -> list[bool]:
-    """Return one flag per axis of the volume; each axis lies in two of the sections."""
-    planes = list(planes) * 3 if len(planes) == 1 else list(planes)
-    flags: list[set[bool]] = [set(), set(), set()]
-    for normal, plane in enumerate(planes):
-        for axis, flag in zip([a for a in range(3) if a != normal], plane, strict=True):
-            flags[axis].add(bool(flag))
-    if any(len(flag) > 1 for flag in flags):
-        raise DataError(
-            f"expected sections that agree on which axes are periodic, got {list(planes)}"
-        )
-    return [flag.pop() for flag in flags]
+def _within(weight: float) -> float:
+    return min(max(weight, FEWEST_OPINIONS), MOST_OPINIONS)

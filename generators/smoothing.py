@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from generators.fractions import balance
 
 MOST_SMOOTHING = 0.25  # of each neighbour: the voxel itself keeps a half per axis
 
@@ -26,3 +29,19 @@ def smooth(
         after = torch.cat([logits.narrow(axis, 1, n - 1), first if wraps else last], axis)
         logits = (1 - 2 * share) * logits + share * (before + after)
     return logits
+
+
+def smooth_in_place(
+    logits: Float[Tensor, "batch phase *space"], share: float, *, periodic: Sequence[bool]
+) -> Float[Tensor, "batch phase *space"]:
+    """Smooth, then shift the logits per phase so that every sample keeps its own mean phases.
+
+    For samples that are not cut at wanted fractions: smoothing alone would wear thin and rare
+    phases away.
+    """
+    if share == 0:
+        return logits
+    smoothed = smooth(logits, share, periodic=periodic)
+    shares = F.softmax(logits.detach(), 1).flatten(2).mean(2)
+    offsets = balance(smoothed.detach(), shares)
+    return smoothed + offsets.view(*offsets.shape, *[1] * (logits.ndim - 2))

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -55,6 +55,12 @@ class TrainingDensity:
     def __call__(self, units: Float[Tensor, "batch parameter"]) -> Float[Tensor, " batch"]:
         """Return the relative density: 1 where data is as dense as typical, 0 far from all."""
         return (self._raw(units.double()) / self.typical).clamp(0, 1)
+
+    def marginal(self, parameters: Sequence[int]) -> "TrainingDensity":
+        """Return the density over some parameters alone, by their places, all others summed up."""
+        columns = list(parameters)
+        raw = TrainingDensity(self.points[:, columns], self.bandwidth[columns], 1.0)
+        return replace(raw, typical=float(raw._raw(raw.points).mean()))
 
     def to_json(self) -> dict[str, Any]:
         """Return plain data; unknown coordinates as None."""

@@ -10,6 +10,7 @@ from torch import Tensor
 from generators.fractions import balance
 from generators.generator import ConditionalGenerator
 from generators.given_voxels import fit_noise
+from generators.sample_noise import white_noise
 from generators.vae_net import PhaseLadder
 from microstructures import ProcessSpace
 
@@ -45,11 +46,7 @@ class ConditionalVAE(ConditionalGenerator):
         given: Tensor | None,
         steps: int,
     ) -> Float[Tensor, "batch phase *space"]:
-        samples = [
-            [torch.randn(size, generator=g) for size in self.ladder.noise_shapes(shape)]
-            for g in generators
-        ]
-        noises = [torch.stack(fields) for fields in zip(*samples, strict=True)]
+        noises = [white_noise(generators, size) for size in self.ladder.noise_shapes(shape)]
 
         def render(fields: list[Tensor]) -> Tensor:
             logits, _ = self.ladder(fields, condition)

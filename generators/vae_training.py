@@ -5,12 +5,16 @@ from typing import Annotated
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from generators.axis_symmetry import Auto, augmentation_settings
 from generators.code_prior import divergence
 from generators.diffusion_training import augment
+from generators.early_stopping import EarlyStopping
 from generators.fraction_head import fit_fraction_head, fraction_loss
+from generators.initial_weights import initial_weights
+from generators.learner import training_identity
 from generators.phase_net import signed_indicators
 from generators.prior_matching import MatchingSettings, PriorDraw, PriorMatching
 from generators.vae import ConditionalVAE
@@ -45,10 +49,31 @@ class VaeSettings(BaseModel):
     match_fractions: bool = Field(
         default=True, description="cut samples at the volume fraction that process and code imply"
     )
-    isotropic: bool = Field(default=True, description="augment by exchanging the axes")
-    flips: bool = Field(default=True, description="augment by mirroring the axes")
+    isotropic: bool | Auto = Field(
+        default=True, description="augment by exchanging the axes; auto: if the data allows it"
+    )
+    flips: bool | tuple[bool, ...] | Auto = Field(
+        default=True,
+        description="augment by mirroring the axes: all, none, one flag per axis, or auto: those "
+        "that the data allows",
+    )
     half: bool = Field(default=False, description="store the weights in half precision")
+    init_from: str | None = Field(
+        default=None, description="weights to start from: a shipped name or a folder"
+    )
+    early_stopping: EarlyStopping | None = Field(
+        default=None, description="stop when held-out specimens are matched no better"
+    )
     training: TrainingSettings = TrainingSettings()
+
+    @model_validator(mode="after")
+    def _fit_together(self) -> "VaeSettings":
+        if not len(self.widths) == len(self.rungs) == len(self.noise_channels):
+            raise ValueError(
+                f"expected widths, rungs and noise_channels of one length, got {len(self.widths)}, "
+                f"{len(self.rungs)} and {len(self.noise_channels)}"
+            )
+        return self
 
 
 def train_vae(
@@ -73,18 +98,20 @@ def train_vae(
         DataError: The cells do not fit the net's size.
         ConvergenceError: Training diverged.
     """
+    settled = settings.model_copy(update=augmentation_settings(settings, dataset))
+    initial = initial_weights(settings.init_from, ConditionalVAE, dataset)
     objective = initial_objective(dataset, settings)
-    shape = tuple(dataset.phases.shape[1:])
-    if any(s % objective.net.size_multiple for s in shape):
-        raise DataError(
-            f"expected cells whose sides are multiples of {objective.net.size_multiple}, got "
-            f"{shape}; use fewer widths or another crop"
-        )
+    _check_fit(objective.net, dataset, settings)
+    if initial is not None:
+        initial.copy_to(objective.net)
     out = Path(out)
-    draw = BatchDraw(dataset, settings, objective.net)
+    draw = BatchDraw(dataset, settled, objective.net)
     about = {"n_samples": len(dataset), "progress": progress}
+    heads = {"parameter_dropout": settings.parameter_dropout, "seed": settings.training.seed}
     # What follows the training does not belong to it: another matching starts from the same net.
-    before = {"settings": settings.model_dump(exclude={"matching"}), "data": dataset.digest}
+    before = training_identity(dataset, settings, initial)
+    whole = before["settings"]
+    before = {**before, "settings": {k: v for k, v in whole.items() if k != "matching"}}
     state = train(
         objective,
         draw,
@@ -96,32 +123,37 @@ def train_vae(
     objective.load_state_dict(state)
     if settings.matching.steps:
         matched = PriorMatching.of_dataset(
-            objective,
-            dataset,
-            weight=settings.matching.weight,
-            parameter_dropout=settings.parameter_dropout,
-            seed=settings.training.seed,
+            objective, dataset, weight=settings.matching.weight, **heads
         )
         state = train(
             matched,
             PriorDraw(draw, draw.noises, settings.matching.matched),
             settings=settings.matching.training(settings.training),
             folder=out.with_name(out.name + ".matching.checkpoints"),
-            identity={**before, "settings": settings.model_dump()},
+            identity={**before, "settings": whole},
             **about,
         )
         matched.load_state_dict(state)
-    fit_fraction_head(
-        objective.net,
-        dataset,
-        parameter_dropout=settings.parameter_dropout,
-        seed=settings.training.seed,
-    )
+    fit_fraction_head(objective.net, dataset, **heads)
     model = ConditionalVAE.of_dataset(
         objective.net, dataset, match_fractions=settings.match_fractions
     )
     model.save_pretrained(out, card=card, half=settings.half)
     return model
+
+
+def _check_fit(net: PhaseLadder, dataset: MicrostructureDataset, settings: VaeSettings) -> None:
+    if settings.early_stopping is not None:
+        raise DataError(
+            "expected early_stopping for a diffusion model or a GAN, got a VAE, which is trained "
+            "in two stages; choose another family, or set training.steps"
+        )
+    shape = tuple(dataset.phases.shape[1:])
+    if any(s % net.size_multiple for s in shape):
+        raise DataError(
+            f"expected cells whose sides are multiples of {net.size_multiple}, got {shape}; use "
+            "fewer widths or another crop"
+        )
 
 
 def initial_objective(dataset: MicrostructureDataset, settings: VaeSettings) -> "LadderObjective":
@@ -150,6 +182,7 @@ class BatchDraw:
         self.phases, self.units = dataset.phases, dataset.process_units
         self.n_phases, self.periodic = dataset.n_phases, dataset.periodic
         self.settings = settings
+        self.augmentation = augmentation_settings(settings, dataset)
         self.noise_shapes = net.noise_shapes(tuple(dataset.phases.shape[1:]))
 
     def __call__(self, batch: Tensor, generator: torch.Generator) -> list[Tensor]:
@@ -157,8 +190,7 @@ class BatchDraw:
         phases = augment(
             self.phases[batch],
             periodic=self.periodic,
-            isotropic=settings.isotropic,
-            flips=settings.flips,
+            **self.augmentation,
             generator=generator,
         )
         units = self.units[batch]

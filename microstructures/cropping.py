@@ -27,12 +27,7 @@ def resample_labels(
         return labels, ignored
     sizes = [math.floor(n / factor + 1e-6) for n in labels.shape]
     if factor < 1:
-        nearest = np.ix_(
-            *[
-                np.minimum(((np.arange(m) + 0.5) * factor).astype(int), n - 1)
-                for m, n in zip(sizes, labels.shape, strict=True)
-            ]
-        )
+        nearest = _nearest(sizes, labels.shape, factor)
         return labels[nearest], ignored[nearest]
     weights = [_overlaps(m, n, factor) for m, n in zip(sizes, labels.shape, strict=True)]
     best = np.zeros(sizes, np.float32)
@@ -43,6 +38,21 @@ def resample_labels(
         best[larger] = share[larger]
         coarse[larger] = phase
     return coarse, _average(ignored, weights) > 1e-6
+
+
+def resample_grey(grey: np.ndarray, *, factor: float) -> np.ndarray:
+    """Return grey values on a grid whose voxels are `factor` times as wide, as float32.
+
+    Coarser: the mean over the new voxel. Finer: the nearest old voxel. The grid is that of
+    `resample_labels`.
+    """
+    if math.isclose(factor, 1.0, rel_tol=1e-9):
+        return grey.astype(np.float32)
+    sizes = [math.floor(n / factor + 1e-6) for n in grey.shape]
+    if factor < 1:
+        return grey[_nearest(sizes, grey.shape, factor)].astype(np.float32)
+    weights = [_overlaps(m, n, factor) for m, n in zip(sizes, grey.shape, strict=True)]
+    return _average(grey, weights)
 
 
 def crop_origins(
@@ -79,6 +89,16 @@ def crop_origins(
     return [tuple(int(grid[a][k]) for a, k in enumerate(index)) for index in clean]
 
 
+def _nearest(sizes: Sequence[int], old: Sequence[int], factor: float) -> tuple[np.ndarray, ...]:
+    """Return the open mesh of old voxels that are nearest to each new one."""
+    return np.ix_(
+        *[
+            np.minimum(((np.arange(m) + 0.5) * factor).astype(int), n - 1)
+            for m, n in zip(sizes, old, strict=True)
+        ]
+    )
+
+
 def _corners(low: int, high: int, crop: int, stride: int) -> np.ndarray:
     room = high - low - crop
     if room < 0:
@@ -104,8 +124,8 @@ def _overlaps(m: int, n: int, factor: float) -> np.ndarray:
     return (np.clip(shared, 0, None) / factor).astype(np.float32)
 
 
-def _average(mask: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
-    field = mask.astype(np.float32)
+def _average(field: np.ndarray, weights: Sequence[np.ndarray]) -> np.ndarray:
+    field = field.astype(np.float32)
     for axis, overlap in enumerate(weights):
         field = np.moveaxis(np.tensordot(overlap, field, axes=(1, axis)), 0, axis)
     return field

@@ -199,11 +199,21 @@ class MicrostructureDataset(torch.utils.data.Dataset[Microstructure]):
         """Voxels of a sample along each axis."""
         return self._layout.shape
 
-    def subset(self, indices: Sequence[int] | np.ndarray | Tensor) -> "MicrostructureDataset":
+    def subset(
+        self,
+        indices: Sequence[int] | np.ndarray | Tensor,
+        *,
+        space: ProcessSpace | None = None,
+    ) -> "MicrostructureDataset":
         """Return the samples at `indices`, in that order.
 
+        Args:
+            indices: Rows of the samples.
+            space: The same parameters with narrower bounds that hold those samples; the
+                dataset's own when left out.
+
         Raises:
-            DataError: There are none, or an index is out of range.
+            DataError: There are none, an index is out of range, or a sample is outside the space.
         """
         chosen = np.asarray(indices).ravel()
         if chosen.size == 0 or not np.issubdtype(chosen.dtype, np.integer):
@@ -213,8 +223,9 @@ class MicrostructureDataset(torch.utils.data.Dataset[Microstructure]):
                 f"expected sample indices from 0 to {len(self) - 1}, got {chosen.min()} to "
                 f"{chosen.max()}"
             )
+        words = self.digest if space is None else self.digest + json.dumps(space.to_json())
         return MicrostructureDataset(
-            space=self.space,
+            space=space or self.space,
             layout=self._layout,
             phases=self.phases[torch.from_numpy(chosen.astype(np.int64))],
             process=self._process[chosen],
@@ -222,7 +233,7 @@ class MicrostructureDataset(torch.utils.data.Dataset[Microstructure]):
             sources=[self.sources[k] for k in chosen],
             channels=self._channels,
             rows=self._rows[chosen],
-            digest=_digest(self.digest, chosen.astype(np.int64)),
+            digest=_digest(words, chosen.astype(np.int64)),
             about=self.about,
         )
 

@@ -9,6 +9,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from microstructures.cropping import crop_origins, resample_labels
 from microstructures.dataset import DatasetBuilder, MicrostructureDataset
 from microstructures.errors import DataError
+from microstructures.micrographs import GREY, coarse_micrograph, read_micrograph
 from microstructures.process_table import MapRow, TableSettings, read_process_table
 from microstructures.publishing import sha256
 from microstructures.structure import Microstructure
@@ -36,6 +37,11 @@ class ImportSettings(TableSettings):
     )
     crops_per_map: PositiveInt | None = Field(None, description="draw at most so many of a map")
     periodic: bool = Field(False, description="the maps repeat; only with whole maps")
+    micrographs: str | None = Field(
+        None,
+        description="folder of 8-bit grey micrographs with the maps' names, as seen from the "
+        "folder of maps and outside it; they become the channel grey",
+    )
     seed: int = Field(0, description="seed of the drawn crops")
 
     @model_validator(mode="after")
@@ -98,6 +104,9 @@ def import_maps(
         "table_sha256": sha256(Path(table)),
         "maps_sha256": {row.file: sha256(folder / row.file) for row in rows},
     }
+    if settings.micrographs is not None:
+        pictures = {row.file: _micrograph_of(folder, row, settings.micrographs) for row in rows}
+        about["micrographs_sha256"] = {file: sha256(path) for file, path in pictures.items()}
     left_out = [row for row in rows if row.left_out]
     training = [row for row in rows if not row.left_out]
     parts = [("left out", out.with_name(f"{out.name}-left-out"), left_out)] if left_out else []
@@ -160,6 +169,11 @@ def _with_found_labels(
             f"{', '.join(map(str, labels))}; say with values which label each means, as in "
             "{0: 0, 255: 1}, or list them in ignore_values"
         )
+    if len(labels) < 2:
+        raise DataError(
+            f"expected at least two labels in the maps of {folder}, found only {labels[0]}; if "
+            "that is what they hold, name it in phase_names"
+        )
     return settings.model_copy(update={"phase_names": tuple(f"phase {k}" for k in labels)})
 
 
@@ -181,12 +195,16 @@ def _fill(
     report: Callable[[int], None],
 ) -> None:
     missing = builder.missing(-(-len(rows) // MAPS_PER_SHARD))
+    first_map: tuple[str, tuple[int, ...]] | None = None
     for first in range(0, len(rows), MAPS_PER_SHARD):
         chosen = rows[first : first + MAPS_PER_SHARD]
         if first // MAPS_PER_SHARD in missing:
             samples: list[tuple[Microstructure, MapRow]] = []
             for k, row in enumerate(chosen):
-                samples += [(sample, row) for sample in _samples(folder, row, settings)]
+                found = _samples(folder, row, settings)
+                first_map = first_map or (row.file, found[0].shape)
+                _check_same_shape(row.file, found[0].shape, first_map)
+                samples += [(sample, row) for sample in found]
                 report(first + k + 1)
             builder.add(
                 first // MAPS_PER_SHARD,
@@ -197,25 +215,60 @@ def _fill(
         report(first + len(chosen))
 
 
+def _check_same_shape(
+    file: str, shape: tuple[int, ...], first: tuple[str, tuple[int, ...]]
+) -> None:
+    if shape != first[1]:
+        size, wanted = (" x ".join(map(str, s)) for s in (shape, first[1]))
+        raise DataError(
+            f"{file}: expected samples of {wanted} voxels as of {first[0]}, got {size}; give crop "
+            "to cut all maps to one size, or exclude the map"
+        )
+
+
 def _samples(folder: Path, row: MapRow, settings: ImportSettings) -> list[Microstructure]:
     labels, voxel_size_um = _labels(folder / row.file, row.voxel_size_um, settings)
     names = settings.phase_names or tuple(f"phase {k}" for k in set(settings.values.values()))
     ignored = labels == _IGNORED
+    channels: dict[str, np.ndarray] = {}
+    if settings.micrographs is not None:
+        picture = _micrograph_of(folder, row, settings.micrographs)
+        channels[GREY] = read_micrograph(picture, shape=labels.shape)
     if settings.resample_to_um is not None:
         factor = settings.resample_to_um / voxel_size_um
+        channels = {k: coarse_micrograph(grey, factor=factor) for k, grey in channels.items()}
         labels, ignored = resample_labels(labels, ignored, factor=factor, n_phases=len(names))
         voxel_size_um = settings.resample_to_um
     origins, shape = _windows(labels, ignored, row, settings)
+    windows = [
+        tuple(slice(o, o + n) for o, n in zip(origin, shape, strict=True)) for origin in origins
+    ]
     return [
         Microstructure(
-            labels[tuple(slice(o, o + n) for o, n in zip(origin, shape, strict=True))],
+            labels[window],
             voxel_size_um=voxel_size_um,
             periodic=(settings.periodic,),
             process=row.process,
             phase_names=names,
+            channels={name: channel[window] for name, channel in channels.items()},
         )
-        for origin in origins
+        for window in windows
     ]
+
+
+def _micrograph_of(folder: Path, row: MapRow, micrographs: str) -> Path:
+    """Return the path of the micrograph that has the map's name.
+
+    Raises:
+        DataError: There is none.
+    """
+    path = folder / micrographs / row.file
+    if not path.is_file():
+        raise DataError(
+            f"expected a micrograph of the map {row.file} at {path}, found none; add it, exclude "
+            "the map, or mend micrographs"
+        )
+    return path
 
 
 def _labels(

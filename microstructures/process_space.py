@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from microstructures.errors import DataError
@@ -178,6 +178,27 @@ class ProcessSpace:
                 f"expected process parameters {', '.join(self.names)}, got {', '.join(unknown)}"
             )
         return [p.to_unit(process.get(p.name)) for p in self.parameters]
+
+    def narrowed(self, ranges: Mapping[str, Sequence[float]]) -> "ProcessSpace":
+        """Return the same parameters, some with narrower bounds; `ranges` is name to (low, high).
+
+        Raises:
+            DataError: A name is unknown or a choice, or a range is reversed or leaves the space.
+        """
+        unknown = sorted(set(ranges) - set(self.names))
+        if unknown:
+            raise DataError(
+                f"expected ranges of {', '.join(self.names)}, got one of {', '.join(unknown)}"
+            )
+        parameters = []
+        for parameter in self:
+            if parameter.name in ranges:
+                low, high = ranges[parameter.name]
+                for bound in (low, high):
+                    parameter.to_unit(bound)
+                parameter = replace(parameter, low=low, high=high)
+            parameters.append(parameter)
+        return ProcessSpace(parameters)
 
     def to_json(self) -> list[dict[str, Any]]:
         """Return the parameters as plain data."""

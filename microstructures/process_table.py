@@ -261,6 +261,12 @@ def _parameter(column: _Column, records: list[_Record], settings: TableSettings)
     scale = given.scale or ("choice" if given.choices or words else "linear")
     if scale == "choice":
         choices = given.choices or tuple(sorted({cell for _, cell in filled}))
+        if len(choices) < 2 and not given.choices:
+            got = f"only {', '.join(choices)!r}" if choices else "none"
+            raise DataError(
+                f"expected different values in column {name!r}, got {got}; give "
+                "choices under parameters, or list it in other_columns"
+            )
         return Parameter(given.name, column.unit, scale="choice", choices=choices)
     numbers = [_number(record, name) for record, _ in filled]
     low = given.low if given.low is not None else min(numbers, default=None)

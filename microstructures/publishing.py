@@ -128,7 +128,7 @@ def open_verified(folder: str | Path, *, kind: str) -> dict[str, Any]:
     if manifest["kind"] != kind or manifest["format"] != FORMAT:
         raise CheckpointError(
             f"expected a {kind} of format {FORMAT} at {folder}, found a {manifest['kind']} of "
-            f"format {manifest['format']}"
+            f"format {manifest['format']}; choose another folder"
         )
     files = manifest["files"]
     try:

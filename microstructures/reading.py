@@ -16,7 +16,7 @@ import numpy as np
 from microstructures.errors import DataError
 from microstructures.limits import ReadingLimits
 from microstructures.numpy_files import read_npy, read_npz
-from microstructures.structure import Microstructure
+from microstructures.structure import GeneratedMicrostructure, Microstructure
 
 HIGHEST_LABEL = 255
 SIGNATURES = {
@@ -46,7 +46,7 @@ def read_microstructure(
     Pictures (PNG, TIFF): columns are direction 1, rows direction 2 (row 0 is y = 0, not flipped),
     TIFF pages direction 3, so `phases[x, y, z] = page[z][y, x]`. NPY and NPZ arrays are taken as
     stored: axis 0 is direction 1. VTKHDF files bring their own voxel size, and ours also process,
-    names and channels.
+    names and channels; a generated structure comes back as a `GeneratedMicrostructure`.
 
     Args:
         path: The file.
@@ -76,7 +76,8 @@ def read_microstructure(
             arguments["voxel_size_um"] = voxel_size_um
         if periodic is not None:
             arguments["periodic"] = (periodic,) if isinstance(periodic, bool) else tuple(periodic)
-        return Microstructure(labels, **arguments)
+        kind = GeneratedMicrostructure if "extrapolated" in arguments else Microstructure
+        return kind(labels, **arguments)
     except DataError as error:
         raise DataError(f"{path}: {error}") from error.__cause__
 

@@ -1,7 +1,7 @@
 """What a microstructure is: labelled voxels with their size, origin and history."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -100,6 +100,23 @@ class Microstructure:
             phase_names=self.phase_names,
             channels={**self.channels, **channels},
         )
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedMicrostructure(Microstructure):
+    """A microstructure made by a generator; it knows whether its process was extrapolated.
+
+    Args:
+        extrapolated: True when its process lies outside the range that the generator was trained
+            on. Such a process does not fit the generator's `space` either, so that no dataset of
+            that space takes the sample in by mistake.
+    """
+
+    extrapolated: bool = False
+
+    def with_channels(self, **channels: Any) -> "GeneratedMicrostructure":
+        """Return a copy with channels added or replaced."""
+        return replace(self, channels={**self.channels, **channels})
 
 
 def _positive(size: Any) -> bool:

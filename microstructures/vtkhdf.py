@@ -1,7 +1,8 @@
 """Microstructures as VTKHDF image data, the HDF5 layout that ParaView and pyvista open.
 
 Layout: cells are voxels; `VTKHDF/CellData/phase` holds the labels, every channel stands beside it;
-spacing is in micrometres; numbers of the process are field data. What VTK has no place for (names,
+spacing is in micrometres; numbers of the process are field data, and so is the flag
+`extrapolated` of a generated structure. What VTK has no place for (names,
 flags, the process, what each channel was) is a JSON text in `mesoforge/about`, outside the group
 that VTK reads. A 2-D image is one voxel thick. HDF5 stores `[z, y, x, component]`.
 Reference: https://docs.vtk.org/en/latest/vtk_file_formats/vtkhdf_file_format
@@ -19,13 +20,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from microstructures.errors import DataError
 from microstructures.publishing import publish
-from microstructures.structure import Microstructure
+from microstructures.structure import GeneratedMicrostructure, Microstructure
 
 if TYPE_CHECKING:
     import h5py
 
 VERSION = (2, 2)
-PHASE = "phase"
+PHASE, EXTRAPOLATED = "phase", "extrapolated"
 MANDEL_NAMES = ("strain", "stress")
 # Row-major tensor component (11, 12, 13, 21, ...) taken from Mandel (11, 22, 33, 23, 13, 12).
 TENSOR_FROM_MANDEL = [0, 5, 4, 5, 1, 3, 4, 3, 2]
@@ -56,6 +57,7 @@ class AboutRecord(BaseModel):
     phase_names: tuple[str, ...]
     process: dict[str, float | int | str | None]
     channels: dict[str, ChannelRecord]
+    extrapolated: bool | None = None  # of a generated structure: its process is out of domain
 
 
 def write_vtkhdf(microstructure: Microstructure, path: str | Path) -> Path:
@@ -100,7 +102,10 @@ def _encode(microstructure: Microstructure) -> bytes:
         for name, value in about.process.items():
             if isinstance(value, (int, float)) and _is_plain_name(name):
                 fields[name] = np.array([value], dtype=np.float64)
-        text = json.dumps(about.model_dump(mode="json"), allow_nan=False)
+        if about.extrapolated is not None and EXTRAPOLATED not in fields:
+            fields[EXTRAPOLATED] = np.array([about.extrapolated], dtype=np.uint8)
+        unsaid = {EXTRAPOLATED} if about.extrapolated is None else None
+        text = json.dumps(about.model_dump(mode="json", exclude=unsaid), allow_nan=False)
         file.create_group("mesoforge")["about"] = np.bytes_(text)
         file.flush()
         return file.id.get_file_image()
@@ -126,6 +131,7 @@ def _about(microstructure: Microstructure) -> AboutRecord:
         name: value.item() if isinstance(value, np.generic) else value
         for name, value in microstructure.process.items()
     }
+    generated = isinstance(microstructure, GeneratedMicrostructure)
     try:
         return AboutRecord(
             axes=len(microstructure.shape),  # pyright: ignore[reportArgumentType]
@@ -133,6 +139,7 @@ def _about(microstructure: Microstructure) -> AboutRecord:
             phase_names=microstructure.phase_names,
             process=process,
             channels=channels,
+            extrapolated=microstructure.extrapolated if generated else None,
         )
     except ValidationError as error:
         raise DataError(

@@ -28,6 +28,8 @@ def read_vtkhdf(
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Return the stored labels `(*space)` and the other arguments of `Microstructure`.
 
+    `extrapolated` is among them when the file holds a generated structure.
+
     In a file of ours the labels are `CellData/phase`. In a file of others they are the array named
     `key`, or "phase", or the only one, in the cell data or, without cell data, in the point data;
     the other arrays become channels. Spacing is taken as micrometres.
@@ -64,6 +66,8 @@ def read_vtkhdf(
             "process": about.process,
             "phase_names": about.phase_names,
         }
+        if about.extrapolated is not None:
+            arguments["extrapolated"] = about.extrapolated
     return labels[0], arguments
 
 

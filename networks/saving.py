@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -48,7 +49,8 @@ def load_model(folder: str | Path, *, name: str) -> tuple[dict[str, Any], dict[s
     """Return the config and the float32 weights of a saved model.
 
     Raises:
-        CheckpointError: The folder is no such model, is incomplete, or was altered.
+        CheckpointError: The folder is no such model, is incomplete, was altered, or its weights
+            are not numbers.
     """
     folder = Path(folder)
     about = open_verified(folder, kind="model")
@@ -56,8 +58,20 @@ def load_model(folder: str | Path, *, name: str) -> tuple[dict[str, Any], dict[s
         raise CheckpointError(
             f"expected a {name} in {folder}, found a {about.get('class')}; choose another folder"
         )
-    config = json.loads((folder / CONFIG).read_text())
-    state = load_file(folder / WEIGHTS)
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+        state = load_file(folder / WEIGHTS)
+    except (ValueError, SafetensorError) as error:
+        raise CheckpointError(
+            f"expected a config in JSON and weights in safetensors in {folder}, got {error}; make "
+            "the folder again"
+        ) from error
+    broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
+    if broken:
+        raise CheckpointError(
+            f"expected finite weights in {folder}, found NaN or infinity in {broken[0]}; train the "
+            "model again"
+        )
     return config, {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
 
 

@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from microstructures.seeds import generator_for
 
 Draw = Callable[[Tensor, torch.Generator], Sequence[Tensor]]
 Progress = Callable[[int, int, Mapping[str, float]], None]
+Watch = Callable[[int, Mapping[str, Tensor]], bool]
 BAD_STEPS_IN_A_ROW = 3
 
 
@@ -52,6 +54,7 @@ def train(
     folder: str | Path,
     identity: Mapping[str, Any],
     progress: Progress | None = None,
+    watch: Watch | None = None,
 ) -> dict[str, Tensor]:
     """Train an objective and return its averaged state.
 
@@ -68,6 +71,9 @@ def train(
         identity: What the checkpoints belong to (settings, data digest); another identity in
             the folder is refused.
         progress: Called after each step with (step, steps, metrics).
+        watch: Called with (steps done, averaged state) before each step and after the last; True
+            ends the training there. It is called again at the step where a run resumes, so what
+            it answers must depend on its arguments alone.
 
     Raises:
         ConvergenceError: Three steps in a row gave a non-finite loss or gradient.
@@ -85,7 +91,9 @@ def train(
     unwrapped = accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     bad, done, whole = 0, start, True
     try:
-        for step in range(start, settings.steps):
+        for step in range(start, settings.steps + 1):
+            if (watch is not None and watch(step, ema)) or step == settings.steps:
+                break
             generator = generator_for(settings.seed, "step", step, accelerator.process_index)
             batch = torch.randint(n_samples, (settings.batch_size,), generator=generator)
             for group in optimizer.param_groups:
@@ -107,7 +115,8 @@ def train(
             if progress:
                 numbers = {name: float(number) for name, number in shown.items()}
                 progress(done, settings.steps, {"loss": float(value.detach()), **numbers})
-            if done % settings.checkpoint_every == 0 and accelerator.is_main_process:
+            due = done % settings.checkpoint_every == 0 and not bad
+            if due and accelerator.is_main_process:
                 save_checkpoint(Path(folder), done, unwrapped, optimizer, ema, identity)
     except (KeyboardInterrupt, SystemExit):
         # Weights caught in the middle of an update belong to no step: the last checkpoint stands.
@@ -185,12 +194,27 @@ def _contiguous(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _guard(bad: int, step: int, batch: Tensor, folder: Path) -> None:
-    if bad >= BAD_STEPS_IN_A_ROW:
-        raise ConvergenceError(
-            f"expected a finite loss, got {bad} non-finite steps in a row up to step {step} "
-            f"(samples {batch.tolist()}); the last good checkpoint is in {folder}; lower "
-            "learning_rate or look at these samples"
-        )
+    if bad < BAD_STEPS_IN_A_ROW:
+        return
+    # The weights after k steps are known to be good once step k gave a finite loss with them.
+    good = _forget_after(folder, step - bad)
+    kept = f"the last good state is {good}" if good else "no checkpoint was made before"
+    raise ConvergenceError(
+        f"expected a finite loss, got {bad} non-finite steps in a row up to step {step} (samples "
+        f"{batch.tolist()}); {kept}; lower learning_rate or look at these samples"
+    )
+
+
+def _forget_after(folder: Path, step: int) -> Path | None:
+    """Remove the checkpoints after a step, and return the newest that is left."""
+    for checkpoint in _checkpoints(folder):
+        if int(checkpoint.name.removeprefix("step-")) > step:
+            shutil.rmtree(checkpoint, ignore_errors=True)
+    left = _checkpoints(folder)
+    if not left and folder.is_dir():
+        with suppress(OSError):  # somebody else has put something there
+            folder.rmdir()
+    return left[-1] if left else None
 
 
 def _schedule(step: int, settings: TrainingSettings) -> float:

@@ -18,6 +18,7 @@ class Chapter:
         tables: Tables by caption.
         figures: Draws its pictures by caption; called when a page is written.
         real: Whether the pictures show measured data, which no committed page may.
+        made: Draws the pictures, by caption, that such a page may show in their stead.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Chapter:
     tables: Mapping[str, Table]
     figures: Callable[[], Mapping[str, str]] = dict
     real: bool = False
+    made: Callable[[], Mapping[str, str]] = dict
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:

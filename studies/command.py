@@ -3,35 +3,38 @@
 Every verb imports what it needs when it runs, so that `--help` answers at once.
 """
 
-import json
 import os
 import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
 
-from microstructures.errors import DataError, MicrostructureError
+from microstructures.errors import MicrostructureError
+from studies.bench_command import bench
 from studies.settings import (
-    BenchSettings,
     DemoSettings,
     DesignSettings,
     GenerateSettings,
-    GeneratorBenchSettings,
     PredictSettings,
     SimulateSettings,
     resolve_settings,
     settings_error,
 )
-
-Flags = Parameter(name="*")
-Out = Annotated[Path, Parameter(help="Folder to write; repeat on the same folder to resume.")]
-SettingsFile = Annotated[Path | None, Parameter(help="YAML file; flags override it.")]
-DryRun = Annotated[bool, Parameter(help="Print settings and expected cost; write nothing.")]
-Pairs = Annotated[tuple[str, ...], Parameter(name="--set", help="Values as name=value.")]
+from studies.verb import (
+    DryRun,
+    Flags,
+    Out,
+    Pairs,
+    SettingsFile,
+    named_ranges,
+    named_values,
+    run_verb,
+    say,
+)
 
 app = App(
     name="mesoforge",
@@ -41,6 +44,7 @@ app = App(
     suppress_keyboard_interrupt=False,
     result_action="return_value",
 )
+app.command(bench)
 
 
 class Terminated(SystemExit):
@@ -65,7 +69,7 @@ def demo(
         from studies.design import plan_design, run_design
 
         work, plan = run_design, plan_design
-    _run(resolved, out, dry_run, plan=plan, work=lambda: work(resolved, out, verb="demo"))
+    run_verb(resolved, out, dry_run, plan=plan, work=lambda: work(resolved, out, verb="demo"))
 
 
 @app.command
@@ -80,7 +84,7 @@ def design(
     from studies.design import plan_design, run_design
 
     resolved = resolve_settings(DesignSettings, settings, flags)
-    _run(resolved, out, dry_run, plan=plan_design, work=lambda: run_design(resolved, out))
+    run_verb(resolved, out, dry_run, plan=plan_design, work=lambda: run_design(resolved, out))
 
 
 @app.command
@@ -89,7 +93,7 @@ def init(folder: Path = Path(), /) -> None:
     from studies.example_settings import write_settings
 
     for path in write_settings(folder):
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 @app.command
@@ -108,9 +112,11 @@ def simulate(
 
     resolved = resolve_settings(SimulateSettings, settings, flags)
     if ranges:
-        both = {**resolved.ranges, **_ranges(ranges)}
+        both = {**resolved.ranges, **named_ranges(ranges)}
         resolved = resolved.model_copy(update={"ranges": both})
-    _run(resolved, out, dry_run, plan=plan_simulation, work=lambda: run_simulation(resolved, out))
+    run_verb(
+        resolved, out, dry_run, plan=plan_simulation, work=lambda: run_simulation(resolved, out)
+    )
 
 
 @app.command(name="import")
@@ -118,21 +124,32 @@ def import_(
     folder: Path,
     /,
     *,
-    table: Annotated[Path, Parameter(help="CSV: one row per map with its process parameters.")],
+    table: Annotated[
+        Path | None, Parameter(help="CSV: one row per map with its process parameters.")
+    ] = None,
     settings: SettingsFile = None,
     out: Out = Path("runs/import"),
     dry_run: DryRun = False,
 ) -> None:
-    """Turn a folder of label maps and a table of process parameters into a data set."""
+    """Turn a folder of label maps and a table of process parameters into a data set.
+
+    Without a table: one volume or picture, whose sections become a data set without a process.
+    """
+    if table is None:
+        from studies.section_importation import run_section_import
+
+        for path in run_section_import(folder, settings_file=settings, out=out, dry_run=dry_run):
+            say(f"wrote {path}")
+        return
     from studies.importation import run_import
 
     for path in run_import(folder, table, settings_file=settings, out=out, dry_run=dry_run):
-        _say(f"wrote {path}")
+        say(f"wrote {path}")
 
 
 @app.command
 def train(
-    what: Literal["generator", "gate", "surrogate"],
+    what: Literal["generator", "gate", "surrogate", "micrograph"],
     /,
     *,
     data: Annotated[Path, Parameter(help="Data set: the folder that simulate or import wrote.")],
@@ -142,22 +159,46 @@ def train(
     family: Annotated[
         Literal["diffusion", "gan", "vae"], Parameter(help="Family of generator.")
     ] = "diffusion",
+    ranges: Annotated[
+        tuple[str, ...],
+        Parameter(name="--range", help="Train on a narrower window, as name=low:high."),
+    ] = (),
+    held_out: Annotated[
+        tuple[str, ...], Parameter(help="Leave out a cell of the window, as name=low:high.")
+    ] = (),
+    sections: Annotated[
+        tuple[Path, ...],
+        Parameter(
+            help="For a GAN of volumes: data sets of sections normal to axis 1 and 2, where they "
+            "differ from the data, which are then those normal to axis 0."
+        ),
+    ] = (),
+    init_from: Annotated[
+        str | None, Parameter(help="Fine-tune weights: a shipped name or a folder.")
+    ] = None,
+    control: Annotated[
+        bool, Parameter(help="With --init-from: also train from scratch, in OUT/control.")
+    ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train a generator, a statistics gate or a field surrogate on a data set."""
+    """Train a generator, a statistics gate, a field surrogate or a renderer of micrographs."""
     from studies.training import run_training
 
     made = run_training(
         what,
         data,
         settings_file=settings,
-        values=_pairs(values),
+        values=named_values(values) | ({"init_from": init_from} if init_from else {}),
         out=out,
         dry_run=dry_run,
         family=family,
+        window=named_ranges(ranges),
+        held_out=named_ranges(held_out),
+        sections=sections,
+        control=control,
     )
     if made:
-        _say(f"wrote {made}")
+        say(f"wrote {made}")
 
 
 @app.command
@@ -175,9 +216,9 @@ def generate(
     from studies.generation import plan_generation, run_generation
 
     resolved = resolve_settings(GenerateSettings, settings, flags)
-    process = {**resolved.process, **_pairs(values)}
+    process = {**resolved.process, **named_values(values)}
     resolved = resolved.model_copy(update={"process": process})
-    _run(
+    run_verb(
         resolved,
         out,
         dry_run,
@@ -200,81 +241,13 @@ def predict(
     from studies.prediction import plan_prediction, run_prediction
 
     resolved = resolve_settings(PredictSettings, settings, flags)
-    _run(
+    run_verb(
         resolved,
         out,
         dry_run,
         plan=lambda chosen: plan_prediction(files, chosen),
         work=lambda: run_prediction(files, resolved, out),
     )
-
-
-bench = App(name="bench", help="Measure against bars and rivals; a table, JSON and a page.")
-app.command(bench)
-
-Page = Annotated[Path | None, Parameter(help="Folder for a copy of the page.")]
-
-
-@bench.command(name="physics")
-def bench_physics(
-    *,
-    out: Out = Path("runs/bench-physics"),
-    settings: SettingsFile = None,
-    dry_run: DryRun = False,
-    page: Page = None,
-    flags: Annotated[BenchSettings | None, Flags] = None,
-) -> None:
-    """Measure speed, brackets and closed forms against their bars, peers in the same run."""
-    from studies.bench import plan_bench, run_bench
-    from studies.bench_page import copy_page
-    from studies.bench_physics import physics_sections
-
-    resolved = resolve_settings(BenchSettings, settings, flags)
-    _run(
-        resolved,
-        out,
-        dry_run,
-        plan=plan_bench,
-        work=lambda: run_bench(physics_sections(), resolved, out),
-    )
-    if page is not None and not dry_run:
-        _say(f"wrote {copy_page(out, page)}")
-
-
-@bench.command(name="generators")
-def bench_generators(
-    *,
-    model: Annotated[tuple[str, ...], Parameter(help="Generators: shipped names or folders.")] = (
-        "spinodal-2d-diffusion",
-    ),
-    training: Annotated[
-        tuple[Path, ...], Parameter(help="Their training data, for memorisation and baseline.")
-    ] = (),
-    held_out: Annotated[
-        tuple[str, ...],
-        Parameter(help="Part of the window that training left out, as name=low:high."),
-    ] = (),
-    out: Out = Path("runs/bench-generators"),
-    settings: SettingsFile = None,
-    dry_run: DryRun = False,
-    page: Page = None,
-    flags: Annotated[GeneratorBenchSettings | None, Flags] = None,
-) -> None:
-    """MicroBench: generators against fresh simulations and real data, floors beside them."""
-    from studies.bench_generators import Entrants, plan_generator_bench, run_generator_bench
-    from studies.bench_page import copy_page
-
-    resolved = resolve_settings(GeneratorBenchSettings, settings, flags)
-    entrants = Entrants(model, training, _ranges(held_out))
-    _run(
-        resolved,
-        out,
-        dry_run,
-        plan=lambda chosen: plan_generator_bench(entrants, chosen),
-        work=lambda: run_generator_bench(entrants, resolved, out),
-    )
-    if page is not None and not dry_run:
-        _say(f"wrote {copy_page(out, page)}")
 
 
 @app.command
@@ -286,22 +259,41 @@ def report(
     where: Annotated[
         tuple[str, ...], Parameter(help="Condition as name=value; default is all of the data.")
     ] = (),
-    n: Annotated[int, Parameter(name="-n", help="Structures to generate, at least 2.")] = 32,
+    n: Annotated[
+        int, Parameter(name="-n", help="Structures (per point of a map), at least 2.")
+    ] = 32,
     seed: Annotated[int, Parameter(help="Seed of the generated structures.")] = 0,
     out: Annotated[Path | None, Parameter(help="Folder of the fidelity report.")] = None,
     pictures: Annotated[Path | None, Parameter(help="Folder for the figures as PNG files.")] = None,
+    training: Annotated[
+        Path | None, Parameter(help="The model's training data: look for copies of its images.")
+    ] = None,
+    measure: Annotated[
+        str | None, Parameter(name="--map", help="Map this measured value over the window.")
+    ] = None,
+    phase: Annotated[str | None, Parameter(help="Phase whose value is mapped.")] = None,
+    points: Annotated[int, Parameter(help="Points of the map along each axis.")] = 7,
+    shape: Annotated[tuple[int, ...], Parameter(help="Cell of the mapped structures.")] = (64, 64),
 ) -> None:
-    """Render a run's report again, or compare a generator with real structures."""
+    """Render a run's report again, compare a generator with real structures, or map a value."""
+    if measure is not None:
+        from studies.property_window import run_property_window
+
+        wanted = {"model": path, "measure": measure, "phase": phase, "samples": n, "seed": seed}
+        wanted |= {"where": named_values(where), "points": points, "shape": shape}
+        say(f"wrote {run_property_window(wanted, out or Path('runs/window'))}")
+        return
     if against is None:
         from studies.report import render_run
 
-        _say(f"wrote {render_run(Path(path), pictures=pictures)}")
+        say(f"wrote {render_run(Path(path), pictures=pictures)}")
         return
     from studies.fidelity_report import run_fidelity_report
 
-    request = {"where": _pairs(where), "n": n, "seed": seed, "pictures": pictures}
+    request = {"where": named_values(where), "n": n, "seed": seed, "pictures": pictures}
+    request["training"] = training
     page = run_fidelity_report(path, against, out=out or Path("runs/fidelity"), **request)
-    _say(f"wrote {page}")
+    say(f"wrote {page}")
 
 
 @app.command
@@ -329,58 +321,6 @@ def main() -> None:
         _fail(_resume_line("interrupted"), 130)
     except Terminated:
         _fail(_resume_line("terminated"), 143)
-
-
-def _run(settings: Any, out: Path, dry_run: bool, *, plan: Any, work: Any) -> None:
-    """Print the plan of a dry run, else work and say where the results stand."""
-    if dry_run:
-        from studies.settings_text import settings_yaml
-
-        print(settings_yaml({**settings.model_dump(mode="json"), "expected": plan(settings)}))
-        return
-    found = work()
-    for sentence in found.get("verdict", ()) if isinstance(found, dict) else ():
-        print(sentence)
-    _say(f"wrote {out}")
-
-
-def _pairs(texts: tuple[str, ...]) -> dict[str, Any]:
-    """Return name=value texts as a dict; numbers as numbers, [a, b] as a list."""
-    values: dict[str, Any] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not (name and equals and value):
-            raise DataError(f"expected name=value, got {text!r}; for example temperature_k=700")
-        values[name] = _value(value)
-    return values
-
-
-def _ranges(texts: tuple[str, ...]) -> dict[str, list[float]]:
-    """Return name=low:high texts as a dict."""
-    ranges = {}
-    for text in texts:
-        name, _, value = text.partition("=")
-        try:
-            low, high = (float(bound) for bound in value.split(":"))
-        except ValueError as error:
-            raise DataError(
-                f"expected name=low:high, got {text!r}; for example composition=0.4:0.5"
-            ) from error
-        ranges[name] = [low, high]
-    return ranges
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text) if text.startswith("[") else float(text)
-    except ValueError:
-        return text
-
-
-def _say(text: str) -> None:
-    from rich.console import Console
-
-    Console(stderr=True).print(text, style="green", markup=False, highlight=False, soft_wrap=True)
 
 
 def _fail(message: str, code: int) -> None:

@@ -6,10 +6,12 @@ from pydantic import BaseModel
 
 from generators.diffusion_training import DiffusionSettings
 from generators.gan_training import GanSettings
+from generators.micrograph_training import MicrographSettings
 from generators.vae_training import VaeSettings
 from microstructures import DataError
 from microstructures.importing import ImportSettings
 from microstructures.publishing import publish_text
+from microstructures.sections import SectionSettings
 from studies.settings import (
     DemoSettings,
     DesignSettings,
@@ -30,10 +32,12 @@ def settings_files() -> dict[str, type[BaseModel]]:
         "generate.yaml": GenerateSettings,
         "predict.yaml": PredictSettings,
         "import.yaml": ImportSettings,
+        "import-sections.yaml": SectionSettings,
         "train-generator.yaml": DiffusionSettings,
         "train-generator-gan.yaml": GanSettings,
         "train-generator-vae.yaml": VaeSettings,
         "train-surrogate.yaml": SurrogateSettings,
+        "train-micrograph.yaml": MicrographSettings,
     }
 
 

@@ -14,9 +14,12 @@ from generators.fidelity import MEANING, FidelityReport, compare
 from microstructures import DataError, Microstructure, MicrostructureDataset
 from microstructures.publishing import publish_json, publish_text
 from physics import lineal_path, radial_mean, two_point_correlation
+from studies.density_figure import CAPTION, density_figure
 from studies.evaluation import as_batch
 from studies.figures import DESIGN, INK, drawing, publish_pictures, structure_row
+from studies.memorisation_report import find_copies, nearest_figure
 from studies.models import load_generator
+from studies.own_data import history_figure
 from studies.report import render
 from studies.run_folder import find_folder, open_run
 from studies.settings import Settings, resolve_settings, setting
@@ -33,15 +36,34 @@ class FidelitySettings(Settings):
     where: dict[str, float | str] = setting({}, "Condition, name to value")
     n: int = setting(32, "Structures to generate", ge=2, le=100_000)
     seed: int = setting(0, "Seed of the generated structures", ge=0)
+    training: str | None = setting(None, "Digest of the training data, to look for copies of it")
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Real and generated structures of one condition, and how they differ."""
+    """Real and generated structures of one condition, how they differ, and how familiar it is."""
 
     real: MicrostructureDataset
     generated: Sequence[Microstructure]
     report: FidelityReport
+    density: str = ""
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What the report says besides of a model that was trained on own data.
+
+    Args:
+        control: The same comparison of the control that was trained from scratch.
+        memorisation: What was found about copies of training images, in words.
+        nearest: Figure of the structures most like a training image; it shows real maps.
+        history: Figure of the distances by which early stopping judged.
+    """
+
+    control: FidelityReport | None = None
+    memorisation: str = ""
+    nearest: str = ""
+    history: str = ""
 
 
 def run_fidelity_report(
@@ -53,28 +75,60 @@ def run_fidelity_report(
     seed: int,
     out: Path,
     pictures: Path | None = None,
+    training: Path | None = None,
 ) -> Path:
     """Compare a generator with the real structures of a condition; return the HTML report.
 
-    Writes fidelity.json and report.html. The report holds pictures of the real structures: keep
-    it where their licence allows. With `pictures` the curves and the generated structures, never
-    the real ones, are also written as PNG files.
+    Writes fidelity.json and report.html. With `training`, the model's training data, generated
+    structures are compared with its images one by one (MicroBench M9). A control that was trained
+    beside the model (`train --control`) is compared in the same way. The report holds pictures of
+    the real structures: keep it where their licence allows. With `pictures` the curves and the
+    generated structures, never the real ones, are also written as PNG files.
 
     Raises:
         DataError: The model and the data do not fit each other, or too few samples are left.
     """
     dataset = MicrostructureDataset.open(find_folder(data, "dataset"))
+    known = None if training is None else _opened(training)
     wanted = {"model": model, "dataset": dataset.digest, "where": where, "n": n, "seed": seed}
+    wanted["training"] = None if known is None else known.digest
     settings = resolve_settings(FidelitySettings, None, wanted)
     real = select(dataset, where)
     with open_run(out, settings, verb="report") as run:
         comparison = compare_model(model, real, n=settings.n, seed=seed)
         print(comparison.report)
         facts = {"where": dict(where), **comparison.report.to_json()}
+        extra, found = _own_data(model, comparison, known, seed=settings.seed)
+        facts |= found
         publish_json(run.path / "fidelity.json", facts)
         if pictures is not None:
             publish_pictures(_our_figures(comparison), pictures)
-        return publish_text(run.path / "report.html", render_comparison(comparison, where))
+        return publish_text(run.path / "report.html", render_comparison(comparison, where, extra))
+
+
+def _own_data(
+    model: str, comparison: Comparison, training: MicrostructureDataset | None, *, seed: int
+) -> tuple[OwnData, dict[str, Any]]:
+    """Return what is said and drawn besides, and its facts."""
+    facts: dict[str, Any] = {}
+    words = nearest = ""
+    if training is not None:
+        generated = as_batch(comparison.generated)
+        copies = find_copies(generated, comparison.real, training)
+        words, nearest = copies.sentence, nearest_figure(generated, training, copies)
+        facts["memorisation"] = copies.to_json()
+        print(f"memorisation: {words}")
+    control, folder = None, Path(model) / "control"
+    if (folder / "manifest.json").is_file():
+        n = len(comparison.generated)
+        control = compare_model(str(folder), comparison.real, n=n, seed=seed).report
+        facts["control"] = control.to_json()
+        print(f"control, trained from scratch:\n{control}")
+    return OwnData(control, words, nearest, history_figure(Path(model))), facts
+
+
+def _opened(data: Path) -> MicrostructureDataset:
+    return MicrostructureDataset.open(find_folder(data, "dataset"))
 
 
 def select(dataset: MicrostructureDataset, where: Mapping[str, Any]) -> MicrostructureDataset:
@@ -116,10 +170,14 @@ def compare_model(model: str, real: MicrostructureDataset, *, n: int, seed: int)
     report = compare(
         real.phases, as_batch(generated), groups=groups, periodic=real.periodic, seed=seed
     )
-    return Comparison(real, generated, report)
+    asked = [sample.process for sample in generated]
+    density = density_figure(generator.space, generator.training_density, asked)
+    return Comparison(real, generated, report, density)
 
 
-def render_comparison(comparison: Comparison, where: Mapping[str, Any]) -> str:
+def render_comparison(
+    comparison: Comparison, where: Mapping[str, Any], extra: OwnData | None = None
+) -> str:
     """Return the report as one self-contained HTML page."""
     real, generated = comparison.real, comparison.generated
     table = comparison.report.table()
@@ -138,6 +196,9 @@ def render_comparison(comparison: Comparison, where: Mapping[str, Any]) -> str:
         "grouped": comparison.report.n_groups is not None,
         "structures": structure_row(shown, titles, voxel_size_um=voxel, n_phases=n_phases),
         "curves": curves_figure(comparison),
+        "density": comparison.density,
+        "density_caption": CAPTION,
+        "own": extra or OwnData(),
     }
     return render("fidelity.html.j2", page)
 
@@ -150,7 +211,8 @@ def _our_figures(comparison: Comparison) -> dict[str, str]:
         voxel_size_um=real.voxel_size_um,
         n_phases=len(real.phase_names),
     )
-    return {"generated": structures, "curves": curves_figure(comparison)}
+    curves = curves_figure(comparison)
+    return {"generated": structures, "curves": curves, "density": comparison.density}
 
 
 def curves_figure(comparison: Comparison) -> str:

@@ -7,17 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from generators import GeneratedMicrostructure
+from generators import ConditionalDiffusion, GeneratedMicrostructure
 from generators.generator import ConditionalGenerator
+from generators.micrograph import MicrographRenderer
 from generators.training_density import units_beyond
-from microstructures import Microstructure
+from microstructures import DataError, Microstructure
+from microstructures.micrographs import write_segmentation_pair
 from microstructures.publishing import publish, publish_json
 from microstructures.vtkhdf import write_vtkhdf
-from studies.figures import middle_slice
+from studies.density_figure import density_figure
+from studies.figures import middle_slice, publish_pictures
 from studies.models import load_generator_of
 from studies.progress import progress_bar
-from studies.run_folder import open_run
+from studies.run_folder import find_folder, open_run
 from studies.settings import GenerateSettings
+from studies.structure_measurements import measure_samples, publish_measurements
 
 # Measured on one core: seconds per 64 x 64 structure and megabytes at rest.
 SECONDS_PER_CELL, MEMORY_MB = 0.05, 700
@@ -26,6 +30,7 @@ SECONDS_PER_CELL, MEMORY_MB = 0.05, 700
 def plan_generation(model: str, settings: GenerateSettings) -> dict[str, Any]:
     """Check the model and the process; return expected memory (MB), disk (MB) and time (min)."""
     _checked_generator(model, settings)
+    _renderer(settings)
     cells = settings.n * float(np.prod(settings.shape)) / 64**2
     return {
         "memory_mb": round(MEMORY_MB + min(cells, 64)),
@@ -38,12 +43,15 @@ def run_generation(model: str, settings: GenerateSettings, out: Path) -> list[Pa
     """Generate structures and return the VTKHDF files.
 
     Structure k depends on (seed, k) alone. PNG pictures hold the labels as palette indices, so
-    they can be looked at and read back.
+    they can be looked at and read back. `measurements.csv` holds what each phase of each sample
+    measures (`measure_samples`). `process-window.png` shows how densely the training data
+    covers the process window, the point asked for marked. With a micrograph renderer the files
+    have a channel "grey", and image and mask pairs lie in `image/` and `label/`.
 
     Raises:
         DataError: The process or shape does not fit the model, or the folder holds another run.
     """
-    generator = _checked_generator(model, settings)
+    generator, renderer = _checked_generator(model, settings), _renderer(settings)
     structures = generator.sample(
         settings.process,
         n=settings.n,
@@ -52,6 +60,8 @@ def run_generation(model: str, settings: GenerateSettings, out: Path) -> list[Pa
         volume_fraction=settings.volume_fraction,
         extrapolate=settings.extrapolate,
     )
+    if renderer is not None:
+        structures = renderer.render(structures, seed=settings.seed)
     files = []
     with (
         open_run(out, settings, verb=f"generate {model}") as run,
@@ -61,19 +71,38 @@ def run_generation(model: str, settings: GenerateSettings, out: Path) -> list[Pa
             name = run.path / f"structure-{k:05d}"
             files.append(write_vtkhdf(structure, name.with_suffix(".vtkhdf")))
             write_palette_png(structure, name.with_suffix(".png"))
+            if renderer is not None:
+                write_segmentation_pair(structure, run.path, name.name)
             advance(k + 1)
         publish_json(run.path / "samples.json", _table(structures, settings))
+        publish_measurements(run.path / "measurements.csv", measure_samples(structures))
+        density = density_figure(generator.space, generator.training_density, [settings.process])
+        publish_pictures({"process-window": density}, run.path)
     return files
 
 
 def _checked_generator(model: str, settings: GenerateSettings) -> ConditionalGenerator:
     """Load the generator and check the process, before anything is written."""
     generator = load_generator_of(model, settings.shape, settings.sections)
+    if settings.guidance != 1:
+        if not isinstance(generator, ConditionalDiffusion):
+            raise DataError(
+                f"expected a diffusion model for a guidance of {settings.guidance:g}, got "
+                f"{model} as a {type(generator).__name__}; leave the guidance at 1"
+            )
+        generator = generator.guided(settings.guidance)
     if settings.extrapolate:
         units_beyond(generator.space, [settings.process])
     else:
         generator.space.to_unit(settings.process)
     return generator
+
+
+def _renderer(settings: GenerateSettings) -> MicrographRenderer | None:
+    """Load the micrograph renderer that is asked for."""
+    if settings.micrograph is None:
+        return None
+    return MicrographRenderer.from_pretrained(find_folder(Path(settings.micrograph), "model"))
 
 
 def write_palette_png(structure: Microstructure, path: Path) -> Path:

@@ -25,7 +25,8 @@ from studies.run_folder import find_folder
 from studies.stopwatch import one_thread
 
 DECODED_POINTS, DECODED = 8, 4
-TRAINED = re.compile(r"(\d+(?:\.\d+)?)\s+(CPU\s+)?(minutes|min|hours|h)\b")
+DURATION = r"(\d+(?:\.\d+)?\s+(?:CPU\s+)?(?:minutes|min|hours|h)\b)"
+TRAINED = re.compile(rf"\*\*Training time\*\*:?\s+{DURATION}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class Contender:
 
     @property
     def training_time(self) -> str:
-        """Training time as the card tells it, or an empty text."""
-        found = TRAINED.search(self.card)
-        return "" if found is None else " ".join(found.group(0).split())
+        """Training time as the card tells it, or an empty text.
+
+        It stands after "**Training time**"; in a card without this mark it is the first duration.
+        """
+        found = TRAINED.search(self.card) or re.search(DURATION, self.card)
+        return "" if found is None else " ".join(found.group(1).split())
 
 
 def load_contenders(names: Sequence[str]) -> list[Contender]:

@@ -16,7 +16,7 @@ from studies.report import render
 def write_pages(out: Path, chapters: Sequence[Chapter], results: Mapping[str, Any]) -> None:
     """Write `page/README.md` and, with pictures of measured data, `local/README.md`."""
     drawn = {chapter.name: dict(chapter.figures()) for chapter in chapters}
-    public = {c.name: {} if c.real else drawn[c.name] for c in chapters}
+    public = {c.name: dict(c.made()) if c.real else drawn[c.name] for c in chapters}
     _write_page(out / "page", chapters, public, results)
     if any(chapter.real and drawn[chapter.name] for chapter in chapters):
         _write_page(out / "local", chapters, drawn, results)

@@ -2,14 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from generators import SectionDiffusion
 from generators.microbench import score_generator
 from generators.microbench_conditions import Measured, TrueCondition, measure_condition
 from generators.microbench_ensembles import Floors
+from generators.section_denoiser import SectionDenoiser
 from generators.structure_statistics import StructureStatistics
 from microstructures import Microstructure
 from microstructures.seeds import derive_seed
@@ -26,6 +30,7 @@ from studies.stopwatch import one_thread
 from studies.volume_data import KnownVolume, anode, berea, cathode
 
 GENERATED = 4
+PILOT_SIDE = 48  # of the volumes by which a model of sections is fitted to its sections
 
 
 def volume_chapters(
@@ -39,8 +44,9 @@ def volume_chapters(
             about = f"Not measured: no data in {data_folder()}; set MESOFORGE_DATA to its folder."
             chapters.append(Chapter(name, f"Track C: {name}", about, {}))
             continue
-        own = [c for c in others if volume.judges(c)]
-        others = [c for c in others if c not in own]
+        entrants = [(c, volume.entrant(c)) for c in others]
+        own = [e for _, e in entrants if e is not None]
+        others = [c for c, e in entrants if e is None]
         chapters.append(volume_chapter(volume, own, settings, run))
     return chapters, others
 
@@ -58,8 +64,8 @@ def volume_chapter(
     truth = [TrueCondition({}, real, len(volume.blocks))]
     floors = Floors.of(truth, made=GENERATED, seed=settings.seed)
     columns, shown = [], {"real": volume.blocks[:GENERATED].numpy()}
-    for name, role, draw in _sources(volume, contenders, settings.seed):
-        drawn = run.stage(f"{volume.name}.{name.replace(' ', '-').replace(',', '')}", draw)
+    for name, role, draw in _sources(volume, contenders, settings.seed, run):
+        drawn = draw()
         labels = torch.from_numpy(drawn.arrays["labels"])
         with one_thread():
             made = _measured(labels, volume)
@@ -71,9 +77,9 @@ def volume_chapter(
     sides = " x ".join(map(str, shape))
     about = (
         f"{volume.about} {len(volume.blocks)} real blocks of {sides} against {GENERATED} made "
-        "ones; methods see sections only. Floors are random halves of the blocks, scaled to these "
-        f"counts. Surface, S2, lineal path and Euler density are of {_listed(volume)}. The random "
-        "field is fitted to the S2 of three sections."
+        f"ones, none periodic. {_scatter(real, volume)} Floors are random halves of the blocks, "
+        f"scaled to these counts. Surface, S2, lineal path and Euler density are of "
+        f"{_listed(volume)}. The random field is fitted to the S2 of three sections."
         + ("" if contenders else " No model was given for this volume: floors and baselines only.")
     )
     return Chapter(
@@ -83,6 +89,7 @@ def volume_chapter(
         tables={"": table(volume_metrics(volume), columns)},
         figures=lambda: _pictures(volume, shown),
         real=True,
+        made=lambda: _pictures(volume, {c.name: shown[c.name] for c in columns if c.is_model}),
         facts={"rows": [dict(c.facts) for c in columns]},
     )
 
@@ -139,27 +146,54 @@ def _measured(labels: Tensor, volume: KnownVolume) -> Measured:
 
 
 def _sources(
-    volume: KnownVolume, contenders: Sequence[Contender], seed: int
+    volume: KnownVolume, contenders: Sequence[Contender], seed: int, run: RunFolder
 ) -> list[tuple[str, str, Callable[[], Stage]]]:
     """Return name, role and draw of every column."""
     found: list[tuple[str, str, Callable[[], Stage]]] = [
         ("one section, extruded", "baseline", lambda: _extruded(volume))
     ]
     if len(volume.phase_names) == 2:
-        field = "Gaussian random field"
-        found.append((field, "baseline", lambda: _field(volume, seed)))
+        found.append(
+            (
+                "Gaussian random field",
+                "baseline",
+                lambda: run.stage(f"{volume.name}.random-field", lambda: _field(volume, seed)),
+            )
+        )
     for contender in contenders:
-
-        def draw(contender: Contender = contender) -> Stage:
-            shape, multiple = volume.blocks.shape[1:], contender.model.size_multiple
-            whole = [-(-side // multiple) * multiple for side in shape]
-            drawn = draw_samples(contender.model, [{}], n=GENERATED, shape=whole, seed=seed)
-            cut = tuple(slice(side) for side in shape)
-            facts = {"cpu_seconds": drawn.cpu_seconds, "parameters": contender.parameters}
-            return Stage(facts, {"labels": drawn.labels[(slice(None), *cut)].numpy()})
-
-        found.append((contender.name, "model", draw))
+        found.append((contender.name, "model", partial(_drawn, contender, volume, seed, run)))
     return found
+
+
+def _drawn(contender: Contender, volume: KnownVolume, seed: int, run: RunFolder) -> Stage:
+    """Return blocks of a model, each a stage of its own: one may take minutes."""
+    side, multiple = volume.blocks.shape[1:], contender.model.size_multiple
+    whole = [-(-n // multiple) * multiple for n in side]
+
+    def one(k: int) -> Stage:
+        own = derive_seed(seed, "block", k)
+        drawn = draw_samples(contender.model, [{}], n=1, shape=whole, seed=own)
+        cut = drawn.labels[(slice(None), *[slice(n) for n in side])]
+        return Stage({"cpu_seconds": drawn.cpu_seconds}, {"labels": cut.numpy()})
+
+    facts = {}
+    model = contender.model
+    if isinstance(model, SectionDiffusion) and not len(model.space):
+        pilot = [min(n, PILOT_SIDE) for n in whole]
+
+        def fitted() -> Stage:
+            return Stage({"opinions": model.fit_opinions({}, shape=pilot, seed=seed)}, {})
+
+        facts = dict(run.stage(f"{volume.name}.{contender.stage}-opinions", fitted).facts)
+        cast(SectionDenoiser, model.net).opinions = facts["opinions"]
+    blocks = [
+        run.stage(f"{volume.name}.{contender.stage}-{k}", partial(one, k)) for k in range(GENERATED)
+    ]
+    seconds = float(np.mean([block.facts["cpu_seconds"] for block in blocks]))
+    return Stage(
+        {**facts, "cpu_seconds": seconds, "parameters": contender.parameters},
+        {"labels": np.concatenate([block.arrays["labels"] for block in blocks])},
+    )
 
 
 def _extruded(volume: KnownVolume) -> Stage:
@@ -187,11 +221,26 @@ def _field(volume: KnownVolume, seed: int) -> Stage:
     return Stage({}, {"labels": np.stack([c.phases for c in cells])})
 
 
+def _scatter(real: Measured, volume: KnownVolume) -> str:
+    """Say how well the mean over the real blocks is known."""
+    fraction, surface = real.statistics.fractions, real.statistics.surface
+    n = len(surface)
+    said = [
+        f"{volume.phase_names[phase]}: fraction {fraction[:, k].mean():.4f} ± "
+        f"{fraction[:, k].std(ddof=1) / n**0.5:.4f}, surface {surface[:, k].mean():.4f} ± "
+        f"{surface[:, k].std(ddof=1) / n**0.5:.4f} per voxel"
+        for k, phase in enumerate(volume.phases)
+    ]
+    return f"Mean over the real blocks with its standard error: {'; '.join(said)}."
+
+
 def _listed(volume: KnownVolume) -> str:
     return ", ".join(f"{volume.phase_names[p]}" for p in volume.phases)
 
 
 def _pictures(volume: KnownVolume, shown: Mapping[str, np.ndarray]) -> Mapping[str, str]:
+    if not shown:
+        return {}
     titles = [f"block {k + 1}" for k in range(GENERATED)]
     caption = "Middle sections of blocks."
     return {

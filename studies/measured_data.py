@@ -15,7 +15,7 @@ from studies.generator_contenders import Contender
 from studies.importation import run_import
 from studies.run_folder import RunFolder
 
-UHCS_SETTINGS = Path(__file__).parent.parent / "configs" / "uhcs-import.yaml"
+UHCS_SETTINGS = Path(__file__).parent / "presets" / "uhcs-import.yaml"
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from generators.generator import ConditionalGenerator
 from microstructures import Parameter, ProcessSpace
 from microstructures.seeds import derive_seed
 from studies.evaluation import Evaluator, as_batch
@@ -23,13 +24,13 @@ def map_window(
     process's (as the generator sees it), not this structure's.
 
     Returns:
-        Facts: the axes. Arrays: `x (n,)`, `y (n,)`, `miss (n, n)` with x first, and the mean of
-        each property `(n, n)`.
+        Facts: the axes, space and density of the training data. Arrays: `x (n,)`, `y (n,)`,
+        `miss (n, n)` with x first, and the mean of each property `(n, n)`.
     """
     generator, settings = evaluator.models.generator, evaluator.settings
-    axes = window_axes(generator.space)
+    axes, density = window_axes(generator.space), _training_density(generator)
     if axes is None:
-        return Stage({"skipped": "the process has fewer than two numbers to vary"})
+        return Stage({"skipped": "the process has fewer than two numbers to vary", **density})
     units = np.linspace(0.0, 1.0, settings.window_points)
     columns = []
     for count, u in enumerate(units):
@@ -54,13 +55,20 @@ def map_window(
         "miss": np.sqrt(np.sum(squares, axis=0)),
         **means,
     }
-    return Stage({"x": _axis(axes[0]), "y": _axis(axes[1])}, arrays)
+    return Stage({"x": _axis(axes[0]), "y": _axis(axes[1]), **density}, arrays)
 
 
 def window_axes(space: ProcessSpace) -> tuple[Parameter, Parameter] | None:
     """Return the first and last parameter that are numbers, None when there are not two."""
     numbers = [p for p in space if p.scale != "choice"]
     return (numbers[0], numbers[-1]) if len(numbers) > 1 else None
+
+
+def _training_density(generator: ConditionalGenerator) -> dict[str, Any]:
+    density = generator.training_density
+    if density is None:
+        return {}
+    return {"space": generator.space.to_json(), "density": density.to_json()}
 
 
 def _axis(parameter: Parameter) -> dict[str, Any]:

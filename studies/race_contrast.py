@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from physics.mechanics.discretisation import elastic_problem
-from physics.mechanics.iterations import GreenIteration, Iteration, MultigridIteration
+from physics.mechanics.iterations import GreenIteration, Iteration, MultigridIteration, Unbalanced
 from physics.mechanics.krylov import History
 from physics.mechanics.problem import CellProblem
 from physics.mechanics.trial_state import Loading, measured, unit_loads
@@ -83,13 +83,14 @@ def _timed(problem: CellProblem, iteration: Callable[[], Iteration]) -> tuple[Te
     for start in range(0, loads, method.group):
         force = loading.cases(start, start + method.group).force
         correction, norm = measured(problem.green(torch.float64), force)
-        moved, counts = method(
+        task = Unbalanced(
             force.clone(),
             correction,
             target=TOLERANCE * norm,
             max_iterations=MOST_PLAIN,
             history=History(),
         )
+        moved, counts = method(task)
         most = max(most, int(counts.max()))
         energies.append((moved * force).flatten(2).sum(-1))
     return torch.cat(energies, 1), most, time.process_time() - started

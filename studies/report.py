@@ -6,8 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from generators.training_density import TrainingDensity
+from microstructures import ProcessSpace
 from microstructures.errors import CheckpointError
 from microstructures.publishing import publish_text
+from studies.density_figure import CAPTION, density_figure
 from studies.design_figures import (
     check_figure,
     s2_figure,
@@ -70,6 +73,7 @@ def write_report(path: Path, results: Mapping[str, Any], stages: Mapping[str, St
         "window_skipped": window.facts.get("skipped", ""),
         "structure_words": _structure_words(stages),
         "figures": _figures(results, stages),
+        "density_caption": CAPTION,
     }
     return publish_text(path, render("design.html.j2", page))
 
@@ -98,11 +102,16 @@ def _figures(results: Mapping[str, Any], stages: Mapping[str, Stage]) -> dict[st
         "trace": trace_figure(stages["search"].facts["trials"], stages["random"].facts["trials"]),
         "check": "",
         "window": "",
+        "density": "",
     }
     if "skipped" not in check.facts:
         figures["check"] = check_figure(check.facts, check.arrays)
     if "skipped" not in window.facts:
         figures["window"] = window_figure(window.facts, window.arrays, results["process"])
+    if "density" in window.facts:
+        density = TrainingDensity.from_json(window.facts["density"])
+        space = ProcessSpace.from_json(window.facts["space"])
+        figures["density"] = density_figure(space, density, [results["process"]])
     return figures
 
 

@@ -183,6 +183,16 @@ class GenerateSettings(Settings):
     extrapolate: bool = setting(
         False, "Allow a process beyond the training range; every structure is then flagged"
     )
+    guidance: float = setting(
+        1.0,
+        "Diffusion: weight of the process against an unknown one; above 1 samples keep closer to "
+        "what is typical, scatter less and cost twice as much",
+        ge=1,
+        le=5,
+    )
+    micrograph: str | None = setting(
+        None, "Folder of a micrograph renderer: grey beside the phases, and image and mask pairs"
+    )
     seed: int = setting(0, "Seed of the structures", ge=0)
 
 
@@ -208,6 +218,17 @@ class BenchSettings(Settings):
     bracket_cells: int = setting(1000, "Random cells for the continuum bracket", ge=1)
     certificate_cells: int = setting(10_000, "Random cells for the discrete certificate", ge=1)
     many_cells: int = setting(10_000, "Cells of 64^2 for the label-making rate", ge=1)
+    seed: int = setting(0, "Seed of everything random", ge=0)
+
+
+class MicrographBenchSettings(Settings):
+    """A benchmark of rendered micrographs: how they look, and what they teach a segmenter."""
+
+    held_out: float = setting(0.3, "Share of the pictures held out, by specimen", gt=0, lt=1)
+    crop: int = setting(128, "Side of the crops that the generator of phases learns from", ge=8)
+    pictures: int = setting(9, "Pictures generated for each process of the data", ge=1, le=1000)
+    segmenter_steps: int = setting(150, "Training steps of each segmenter", ge=1)
+    segmenters: int = setting(2, "Segmenters trained on each source, of different seeds", ge=1)
     seed: int = setting(0, "Seed of everything random", ge=0)
 
 

@@ -1,12 +1,11 @@
 """The verb `simulate`: a data set of simulated structures, shard by shard."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from microstructures import DataError, MicrostructureDataset, ProcessSpace
+from microstructures import MicrostructureDataset, ProcessSpace
 from microstructures.dataset import DatasetBuilder
 from physics.processes.campaign import process_points
 from studies.models import make_simulator
@@ -22,7 +21,7 @@ USUAL_SECONDS = 0.06
 
 def plan_simulation(settings: SimulateSettings) -> dict[str, Any]:
     """Check the settings and return expected memory (MB), disk (MB) and time (min)."""
-    narrowed_space(make_simulator(settings.process).space, settings)
+    make_simulator(settings.process).space.narrowed(settings.ranges)
     cells = settings.points * settings.cells_per_point
     voxels = float(np.prod(settings.shape))
     seconds = SECONDS_PER_CELL.get(settings.process, USUAL_SECONDS)
@@ -40,7 +39,7 @@ def run_simulation(settings: SimulateSettings, out: Path) -> MicrostructureDatas
     Raises:
         DataError: A range does not fit the process, or the folder holds another run.
     """
-    space = narrowed_space(make_simulator(settings.process).space, settings)
+    space = make_simulator(settings.process).space.narrowed(settings.ranges)
     with open_run(out, settings, verb="simulate") as run:
         return simulate_dataset(settings, space, run)
 
@@ -74,25 +73,3 @@ def simulate_dataset(
             builder.add(shard, structures, specimens=specimens)
             advance(n_shards - len(missing) + count)
         return builder.finish()
-
-
-def narrowed_space(space: ProcessSpace, settings: SimulateSettings) -> ProcessSpace:
-    """Return the process space with narrower ranges of some parameters.
-
-    Raises:
-        DataError: A name is unknown, or a range is reversed or leaves the space.
-    """
-    unknown = sorted(set(settings.ranges) - set(space.names))
-    if unknown:
-        raise DataError(
-            f"expected ranges of {', '.join(space.names)}, got one of {', '.join(unknown)}"
-        )
-    parameters = []
-    for parameter in space:
-        if parameter.name in settings.ranges:
-            low, high = settings.ranges[parameter.name]
-            for bound in (low, high):
-                parameter.to_unit(bound)
-            parameter = replace(parameter, low=low, high=high)
-        parameters.append(parameter)
-    return ProcessSpace(parameters)

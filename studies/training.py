@@ -1,18 +1,20 @@
-"""The verb `train`: a generator, a gate or a field surrogate from a data set."""
+"""The verb `train`: a generator, a gate, a field surrogate or a micrograph renderer."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
 from microstructures import DataError, MicrostructureDataset
+from studies.own_data import located_weights, publish_history, training_notes
 from studies.progress import progress_bar
 from studies.run_folder import find_folder, open_run
 from studies.settings import Settings, resolve_settings
 from studies.settings_text import settings_yaml
+from studies.training_window import training_part
 
-What = Literal["generator", "gate", "surrogate"]
+What = Literal["generator", "gate", "surrogate", "micrograph"]
 Family = Literal["diffusion", "gan", "vae"]
 
 
@@ -33,23 +35,43 @@ def run_training(
     out: Path,
     dry_run: bool,
     family: Family = "diffusion",
+    window: Mapping[str, list[float]] | None = None,
+    held_out: Mapping[str, list[float]] | None = None,
+    sections: Sequence[Path] = (),
+    control: bool = False,
 ) -> Path | None:
     """Train on a data set, save the model in `out/model` and return that; repeat to resume.
 
-    The family matters for a generator only.
+    The family matters for a generator only. `window` and `held_out` take a part of the data
+    (`training_part`). `sections` are data sets of sections normal to axis 1 and 2, for a GAN of
+    volumes. With `control` a generator that starts from saved weights (`init_from`) is also
+    trained from scratch with the same settings, in `out/control`.
 
     Raises:
         MicrostructureError: The data set or a setting does not fit, or training diverged.
     """
     settings = resolve_settings(settings_model(what, family), settings_file, nested(values))
     dataset = MicrostructureDataset.open(find_folder(data, "dataset"))
+    dataset = training_part(dataset, window=window or {}, held_out=held_out or {})
+    settings, inputs = located_weights(settings)
+    if control and not inputs:
+        raise DataError("expected --init-from with --control, which trains without those weights")
+    for note in training_notes(dataset, settings):
+        print(note)
     resolved = settings.model_dump(mode="json")
     if dry_run:
         print(settings_yaml({**resolved, "expected": expected_cost(what, dataset, settings)}))
         return None
-    identity = TrainingRun(what=what, data=dataset.digest, settings=resolved)
-    with open_run(out, identity, verb="train") as run:
-        train_model(what, dataset, settings, run.path / "model")
+    others = [MicrostructureDataset.open(find_folder(folder, "dataset")) for folder in sections]
+    digests = "+".join(part.digest for part in (dataset, *others))
+    identity = TrainingRun(what=what, data=digests, settings=resolved)
+    with open_run(out, identity, verb="train", inputs=inputs) as run:
+        train_model(what, dataset, settings, run.path / "model", sections=others)
+        publish_history(run.path, "model")
+        if control:
+            scratch = settings.model_copy(update={"init_from": None})
+            train_model(what, dataset, scratch, run.path / "control", sections=others)
+            publish_history(run.path, "control")
         return run.path / "model"
 
 
@@ -64,6 +86,10 @@ def settings_model(what: What, family: Family = "diffusion") -> type[BaseModel]:
             from surrogates.training import SurrogateSettings
 
             return SurrogateSettings
+        case "micrograph":
+            from generators.micrograph_training import MicrographSettings
+
+            return MicrographSettings
         case _:
             return GateSettings
 
@@ -73,7 +99,12 @@ class GateSettings(Settings):
 
 
 def train_model(
-    what: What, dataset: MicrostructureDataset, settings: BaseModel, folder: Path
+    what: What,
+    dataset: MicrostructureDataset,
+    settings: BaseModel,
+    folder: Path,
+    *,
+    sections: Sequence[MicrostructureDataset] = (),
 ) -> None:
     """Train one model on a data set into a folder; nothing happens where it stands already."""
     if (folder / "manifest.json").exists():
@@ -84,13 +115,25 @@ def train_model(
 
             steps = settings.training.steps  # pyright: ignore[reportAttributeAccessIssue]
             with progress_bar("train generator", steps) as advance:
-                train_generator(dataset, settings, folder, progress=lambda k, *_: advance(k))
+                train_generator(
+                    dataset,
+                    settings,
+                    folder,
+                    sections=sections,
+                    progress=lambda k, *_: advance(k),
+                )
         case "surrogate":
             from surrogates.training import SurrogateSettings, train_field_surrogate
 
             assert isinstance(settings, SurrogateSettings)
             with progress_bar("train surrogate", settings.training.steps) as advance:
                 train_field_surrogate(dataset, settings, folder, progress=lambda k, *_: advance(k))
+        case "micrograph":
+            from generators.micrograph_training import MicrographSettings, train_micrographs
+
+            assert isinstance(settings, MicrographSettings)
+            with progress_bar("train micrograph", settings.training.steps) as advance:
+                train_micrographs(dataset, settings, folder, progress=lambda k, *_: advance(k))
         case _:
             from physics import CorrelationGate
 
@@ -124,6 +167,9 @@ def expected_cost(
     voxels = dataset.phases[0].numel() / 64**2
     training = getattr(settings, "training", None)
     steps = training.steps * training.batch_size / 16 if training else 0
+    stopping = getattr(settings, "early_stopping", None)
+    if stopping is not None and stopping.use_all:
+        steps *= 2  # at most: once to find the length, once on everything
     return {
         "memory_mb": round(1200 + dataset.phases.numel() / 1e6),
         "disk_mb": 60 if training else 1,

@@ -88,6 +88,7 @@ def test_the_installed_wheel_is_whole(tmp_path):
     assert tops == set(FLOOR)
     weights = {p.parent.name for p in (ROOT / "generators/weights").glob("*/manifest.json")}
     assert weights <= {name.split("/")[2] for name in names if "generators/weights/" in name}
+    assert "studies/presets/uhcs-import.yaml" in names
     dry_run = "from studies.command import main; main()"
     ran = subprocess.run(
         [sys.executable, "-c", dry_run, "demo", "--dry-run"],

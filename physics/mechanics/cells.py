@@ -9,7 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from microstructures import ConvergenceError, DataError
-from physics.mechanics.iterations import GreenIteration, Iteration, iteration_for
+from physics.mechanics.iterations import GreenIteration, Iteration, Unbalanced, iteration_for
 from physics.mechanics.krylov import History
 from physics.mechanics.problem import CellProblem, Operator
 from physics.mechanics.trial_state import Loading, TrialState, measured
@@ -114,7 +114,7 @@ def _solve_group(
                 f"{max_iterations}), loosen the tolerance or lower the contrast of the phases",
                 history=history.worst(),
             )
-        step, counts = iteration(
+        task = Unbalanced(
             force.to(dtype, copy=True),
             correction,
             # A little below the limit, so that the float64 check does not ask for a second round.
@@ -122,6 +122,7 @@ def _solve_group(
             max_iterations=max_iterations - used,
             history=history,
         )
+        step, counts = iteration(task)
         iterations += counts
         moved = step.to(torch.float64) if moved is None else moved + step
         force = loading.force - operator(moved)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int, Shaped
@@ -88,32 +89,34 @@ def solve_elasticity(
         if macro_strain is None
         else macro_strain.to(torch.float64)
     )
-    check_settings(
-        problem,
-        macro,
-        displacement,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        dtype=dtype,
-    )
+    limits = {"tolerance": tolerance, "max_iterations": max_iterations, "dtype": dtype}
+    check_settings(problem, macro, displacement, **limits)
     prestress = None
     if eigenstrain is not None:
         voxels = eigenstress(phases, materials, eigenstrain, orientations)
         prestress = problem.voxel_stress(voxels)
+    return _solve_slabs(problem, macro, displacement, prestress, **limits)
+
+
+@torch.no_grad()
+def _solve_slabs(
+    problem: CellProblem,
+    macro: Tensor,
+    displacement: Tensor | None,
+    prestress: Tensor | None,
+    **limits: Any,
+) -> ElasticFields:
     fields, records = [], []
-    with torch.no_grad():
-        for part in slabs(problem, macro.shape[1]):
-            states, record = solve_cells(
-                problem.select(part),
-                macro[part],
-                displacement=None if displacement is None else displacement[part].double(),
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-                dtype=dtype,
-                prestress=None if prestress is None else prestress[part],
-            )
-            fields.append(_centred(problem, states, dtype))
-            records.append(record)
+    for part in slabs(problem, macro.shape[1]):
+        states, record = solve_cells(
+            problem.select(part),
+            macro[part],
+            displacement=None if displacement is None else displacement[part].double(),
+            prestress=None if prestress is None else prestress[part],
+            **limits,
+        )
+        fields.append(_centred(problem, states, limits["dtype"]))
+        records.append(record)
     strain, stress, moved = (torch.cat(parts) for parts in zip(*fields, strict=True))
     record = joined(records)
     return ElasticFields(strain, stress, moved, record.iterations, record.residual)

@@ -1,5 +1,6 @@
 """How a batch of cells is iterated: by the Green operator, or by multigrid where that crawls."""
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
@@ -36,6 +37,26 @@ MOST_ENTRIES = 120_000_000
 PATIENCE = 150
 """Iterations that multigrid gets: where its pieces fit badly, the Green operator goes on."""
 
+
+@dataclass(frozen=True)
+class Unbalanced:
+    """Forces to balance, and when to stop.
+
+    Args:
+        force: Residual forces, which are overwritten.
+        correction: The Green operator times them, overwritten too.
+        target: Norm of each force that is small enough.
+        max_iterations: Iterations after which to stop in any case.
+        history: Takes the norms of all iterations.
+    """
+
+    force: Float[Tensor, "batch load c *space"]
+    correction: Float[Tensor, "batch load c *space"]
+    target: Float[Tensor, "batch load"]
+    max_iterations: int
+    history: History
+
+
 Solved = tuple[Float[Tensor, "batch load c *space"], Int[Tensor, "batch load"]]
 
 
@@ -58,19 +79,8 @@ class Iteration(Protocol):
         """Iterations after which another method should go on, if any."""
         ...
 
-    def __call__(
-        self,
-        force: Float[Tensor, "batch load c *space"],
-        correction: Float[Tensor, "batch load c *space"],
-        *,
-        target: Float[Tensor, "batch load"],
-        max_iterations: int,
-        history: History,
-    ) -> Solved:
-        """Return the displacement that balances a force to `target`, and the iterations.
-
-        `correction` is the Green operator times the force, which is overwritten.
-        """
+    def __call__(self, task: Unbalanced) -> Solved:
+        """Return the displacement that balances the forces, and the iterations."""
         ...
 
 
@@ -84,24 +94,16 @@ class GreenIteration:
         self._operator = lru_cache(lambda n: problem.operator(n, dtype))
         self.dtype, self.group = dtype, _group(problem, loads, GROUP_VALUES)
 
-    def __call__(
-        self,
-        force: Float[Tensor, "batch load c *space"],
-        correction: Float[Tensor, "batch load c *space"],
-        *,
-        target: Float[Tensor, "batch load"],
-        max_iterations: int,
-        history: History,
-    ) -> Solved:
+    def __call__(self, task: Unbalanced) -> Solved:
         """Return the displacement and the iterations."""
         return conjugate_gradients(
-            self._operator(force.shape[1]),
+            self._operator(task.force.shape[1]),
             self._green,
-            force,
-            z=correction,
-            target=target,
-            max_iterations=max_iterations,
-            history=history,
+            task.force,
+            z=task.correction,
+            target=task.target,
+            max_iterations=task.max_iterations,
+            history=task.history,
         )
 
 
@@ -120,24 +122,16 @@ class MultigridIteration:
         self._cycle = multigrid(problem, group=_group(problem, loads, GROUP_VALUES))
         self.group = _group(problem, loads, BLOCK_VALUES)
 
-    def __call__(
-        self,
-        force: Float[Tensor, "batch load c *space"],
-        correction: Float[Tensor, "batch load c *space"],
-        *,
-        target: Float[Tensor, "batch load"],
-        max_iterations: int,
-        history: History,
-    ) -> Solved:
+    def __call__(self, task: Unbalanced) -> Solved:
         """Return the displacement and the iterations."""
         return block_conjugate_gradients(
-            self._operator(force.shape[1]),
+            self._operator(task.force.shape[1]),
             self._cycle,
             lambda r: measured(self._green, r)[1],
-            force,
-            target=target,
-            max_iterations=min(max_iterations, self.patience),
-            history=history,
+            task.force,
+            target=task.target,
+            max_iterations=min(task.max_iterations, self.patience),
+            history=task.history,
         )
 
 

@@ -127,33 +127,46 @@ def solve_plasticity(
         >>> test.mean_strain[0, :, 0], test.mean_stress[0, :, 0]       # the curve
     """
     _check_settings(scheme, tolerance, max_newton, max_iterations, max_halvings)
+    _check_labels(phases)
     laws = [_with_law(material) for material in materials]
-    if phases.is_floating_point():
-        raise DataError(
-            f"phases: expected integer labels, got {phases.dtype}; a yield curve cannot be mixed"
-        )
     problem = elastic_problem(phases, [law.elastic for law in laws], scheme)
     assert isinstance(problem, NodalElasticity)
     _check_path(path, len(phases), problem.unknowns)
     targets = path.of_samples(len(phases), phases.device)
-    driven = path.strain_driven.to(phases.device)
     law = PlasticLaw.of_voxels(phases, laws, problem.points)
     settings = NewtonSettings(tolerance, max_newton, max_iterations)
     parts = list(slabs(problem, 1))
-    finished, responses = 0, []
-    with torch.no_grad():
-        for part in parts:
-            cells = SteppedCells(problem, law.select(part), settings, max_halvings)
-            state, curves = cells.unloaded(), []
-            for step in range(path.steps):
-                after = cells.advance(state, targets[part, step], driven[step], step)
-                curves.append(_entries(cells, state, after))
-                state = after
-                finished += 1
-                if progress is not None:
-                    progress(finished, len(parts) * path.steps)
-            responses.append(_response(problem, state, curves))
+    responses = []
+    for part in parts:
+        cells = SteppedCells(problem, law.select(part), settings, max_halvings)
+        report = _report(progress, len(responses), len(parts), path.steps)
+        responses.append(_follow(cells, targets[part], path.strain_driven, report))
     return joined(responses)
+
+
+def _report(
+    progress: Callable[[int, int], None] | None, part: int, parts: int, steps: int
+) -> Callable[[int], None]:
+    def finished(step: int) -> None:
+        if progress is not None:
+            progress(part * steps + step + 1, parts * steps)
+
+    return finished
+
+
+@torch.no_grad()
+def _follow(
+    cells: SteppedCells, targets: Tensor, driven: Tensor, report: Callable[[int], None]
+) -> PlasticResponse:
+    """Return the response of a slab of cells to all steps of the path."""
+    driven = driven.to(targets.device)
+    state, curves = cells.unloaded(), []
+    for step in range(len(driven)):
+        after = cells.advance(state, targets[:, step], driven[step], step)
+        curves.append(_entries(cells, state, after))
+        state = after
+        report(step)
+    return _response(cells.problem, state, curves)
 
 
 def _entries(cells: SteppedCells, before: Equilibrium, after: Equilibrium) -> _Curves:
@@ -207,6 +220,13 @@ def _with_law(material: ElasticPlastic | IsotropicElastic) -> ElasticPlastic:
                 f"materials: expected ElasticPlastic or IsotropicElastic, got {material!r}; "
                 "plasticity of crystals is not modelled"
             )
+
+
+def _check_labels(phases: Tensor) -> None:
+    if phases.is_floating_point():
+        raise DataError(
+            f"phases: expected integer labels, got {phases.dtype}; a yield curve cannot be mixed"
+        )
 
 
 def _check_settings(

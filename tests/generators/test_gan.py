@@ -5,13 +5,12 @@ import pytest
 import torch
 
 from generators.descriptor_matching import DescriptorMatching, descriptors
+from generators.fraction_head import fraction_loss
 from generators.gan import ConditionalGAN
 from generators.gan_net import PhaseGenerator
 from generators.gan_training import (
     GanSettings,
-    cut_through,
     fit_fractions,
-    fraction_loss,
     initial_objective,
     train_gan,
 )
@@ -20,7 +19,7 @@ from microstructures import DataError, Parameter, ProcessSpace
 from microstructures.dataset import MicrostructureDataset
 from networks import TrainingSettings
 from physics.processes import SpinodalDecomposition
-from physics.statistics import euler_density, specific_surface
+from physics.statistics import euler_density, lineal_path, specific_surface
 
 SPACE = ProcessSpace(
     [Parameter("a", "-", 0.0, 1.0), Parameter("kind", "-", scale="choice", choices=("x", "y"))]
@@ -129,6 +128,23 @@ def test_shipped_samples_have_no_seam_and_the_fraction_of_their_process():
     assert slope > 1.0  # of the compositions, coexisting phases take up more than their share
 
 
+def test_shipped_volumes_follow_the_composition_and_coarsen_with_time():
+    model = ConditionalGAN.from_pretrained("spinodal-3d-gan")
+    points = [
+        {"composition": c, "temperature_k": 720.0, "ageing_time_h": t}
+        for c, t in [(0.42, 2.0), (0.58, 2.0), (0.5, 1.1), (0.5, 5.8)]
+    ]
+    cells = model.sample(points, n=2, shape=(48, 48, 48), seed=0)
+    phases = torch.from_numpy(np.stack([c.phases for c in cells]))
+    shares = phases.double().flatten(1).mean(1).view(4, 2).mean(1)
+    assert float(shares[1] - shares[0]) > 0.16
+    surface = specific_surface(phases).view(4, 2).mean(1)
+    assert float(surface[3] / surface[2]) < 0.9
+    every = [lineal_path(phases == k, max_lag=6)[:, :, 6].mean(0) for k in (0, 1)]
+    for along in every:  # no axis is special
+        assert along.std() < 0.1 * along.mean()
+
+
 def test_a_shape_that_does_not_fit_is_named():
     with pytest.raises(DataError, match="multiples of 4"):
         untrained().sample({"a": 0.5}, n=1, shape=(15, 16), seed=0)
@@ -140,20 +156,6 @@ def test_saved_model_gives_the_same_samples(tmp_path):
     again = ConditionalGAN.from_pretrained(tmp_path / "m")
     a, b = (m.sample({"a": 0.1}, n=1, shape=(16, 16), seed=0)[0] for m in (model, again))
     assert (a.phases == b.phases).all()
-
-
-def test_cut_is_hard_exact_and_its_slope_soft():
-    torch.manual_seed(0)
-    field = torch.randn(2, 2, 16, 16, requires_grad=True)
-    wanted = torch.tensor([[0.25, 0.75], [0.5, 0.5]])
-    hard, soft = cut_through(field, wanted)
-    assert torch.equal((hard.detach() > 0).float().flatten(2).mean(2), wanted)
-    assert torch.allclose((soft.flatten(2).mean(2) + 1) / 2, wanted, atol=0.02)
-    weights = torch.rand_like(hard)
-    a, b = (
-        torch.autograd.grad((x * weights).sum(), field, retain_graph=True)[0] for x in (hard, soft)
-    )
-    assert torch.allclose(a, b)
 
 
 def spinodal_cells(n=48):
@@ -230,12 +232,6 @@ def test_matching_tells_choices_and_unknown_values_apart():
     assert torch.isfinite(hidden).all()
 
 
-def test_without_matched_fractions_the_largest_field_wins():
-    field = torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-    hard, _ = cut_through(field, None)
-    assert torch.equal(hard.argmax(1), field.argmax(1))
-
-
 def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch):
     monkeypatch.setattr("generators.gan_training.FIT_STEPS", 2)
     data = spinodal_cells()
@@ -254,16 +250,16 @@ def test_resumed_training_equals_uninterrupted(tmp_path, monkeypatch):
 
 def test_critic_and_net_learn_from_their_own_losses_alone():
     data = spinodal_cells(8)
-    objective = initial_objective(data, settings(steps=1))
-    for parameter in objective.parameters():
+    judge = initial_objective(data, settings(steps=1)).judge
+    for parameter in judge.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
     real = signed_indicators(data.phases[:4], 2)
     units, drop = data.process_units[:4], torch.zeros(4, 3, dtype=torch.bool)
     made = torch.randn(4, 2, 16, 16, requires_grad=True)
-    loss, shown = objective._adversarial(real, made, units, drop)
+    loss, shown = judge.contest(real, made, units, drop)
     loss.backward()
     # The net's loss falls with the score of what it made, the critic's rises with it.
-    (slope,) = torch.autograd.grad(objective.critic(made, units, drop).sum(), made)
+    (slope,) = torch.autograd.grad(judge.critic(made, units, drop).sum(), made)
     assert (slope * made.grad).sum() < 0
     assert shown["critic"] > 0
 

@@ -10,7 +10,6 @@ from generators.families import load_generator
 from generators.gan import ConditionalGAN
 from generators.gan_training import GanSettings
 from generators.gan_training import initial_objective as initial_gan
-from generators.generated import GeneratedMicrostructure
 from generators.given_voxels import place_window
 from generators.vae import ConditionalVAE
 from generators.vae_training import VaeSettings
@@ -23,6 +22,7 @@ from microstructures import (
     Parameter,
     ProcessSpace,
 )
+from microstructures.structure import GeneratedMicrostructure
 from networks import save_model
 from physics.processes import SpinodalDecomposition
 

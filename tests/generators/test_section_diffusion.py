@@ -5,9 +5,19 @@ import pytest
 import torch
 
 from generators import ConditionalDiffusion
+from generators.ancestral import ancestral_logits
 from generators.denoiser import PhaseDenoiser
-from generators.section_diffusion import SectionDenoiser, SectionDiffusion
-from microstructures import DataError, Parameter, ProcessSpace
+from generators.diffusion_training import DiffusionSettings, train_diffusion
+from generators.section_denoiser import OPINIONS, SectionDenoiser
+from generators.section_diffusion import SectionDiffusion
+from microstructures import (
+    DataError,
+    Microstructure,
+    MicrostructureDataset,
+    Parameter,
+    ProcessSpace,
+)
+from networks.training import TrainingSettings
 
 SPACE = ProcessSpace([Parameter("speed", "m/s", 0.0, 1.0)])
 PROCESS = {"speed": 0.4}
@@ -39,19 +49,20 @@ def opinions(net: SectionDenoiser, x: torch.Tensor) -> torch.Tensor:
     return net(x, torch.tensor([2.0]), condition)
 
 
-def test_a_voxel_has_the_mean_of_the_three_sections_through_it():
+def test_a_voxel_has_its_evidence_once_and_the_contexts_of_three_sections():
     models = [section_model(seed) for seed in range(3)]
     net = SectionDiffusion.of_sections(*models).net
     x = torch.randn(1, 2, 8, 12, 16, generator=torch.Generator().manual_seed(1))
     volume = opinions(net, x)
     at = (3, 5, 7)
-    expected = torch.zeros(2)
+    evidence = 2 * x[(0, slice(None), *at)] / 2.0**2
+    expected = evidence.clone()
     for normal, model in enumerate(models):
         plane = [index for axis, index in enumerate(at) if axis != normal]
         flat = model.denoiser
         condition = flat.condition(flat.process(torch.tensor([[0.4]])), torch.zeros(1, 3))
         logits = flat(x.select(2 + normal, at[normal]), torch.tensor([2.0]), condition)
-        expected += logits[0, :, plane[0], plane[1]] / 3
+        expected += OPINIONS * (logits[0, :, plane[0], plane[1]] - evidence) / 3
     torch.testing.assert_close(volume[(0, slice(None), *at)], expected, rtol=1e-4, atol=1e-5)
 
 
@@ -123,21 +134,74 @@ def test_models_that_do_not_fit_together_are_refused(models, message):
         SectionDiffusion.of_sections(*models)
 
 
-def test_fresh_noise_lets_the_sections_agree():
+def test_volumes_have_the_interfaces_of_their_sections():
     flat = ConditionalDiffusion.from_pretrained("spinodal-2d-diffusion")
     volumes = SectionDiffusion.of_sections(flat)
     process = {"composition": 0.5, "temperature_k": 720.0, "ageing_time_h": 1.5}
 
     def interfaces(cells) -> float:
-        steps = [
-            (c.phases != np.roll(c.phases, 1, a)).mean()
-            for c in cells
-            for a in range(c.phases.ndim)
-        ]
-        return float(np.mean(steps))
+        return float(np.mean([_unlike(c.phases) for c in cells]))
 
-    sections = interfaces(flat.sample(process, n=16, shape=(32, 32), seed=0))
-    few = interfaces(volumes.sample(process, shape=(32, 32, 32), seed=0, steps=4))
-    made = interfaces(volumes.sample(process, shape=(32, 32, 32), seed=0))
-    assert 0.9 * sections < made < 1.2 * sections
-    assert few > 1.1 * made
+    sections = interfaces(flat.sample(process, n=32, shape=(32, 32), seed=0))
+    made = interfaces(volumes.sample(process, shape=(24, 24, 24), seed=0))
+    assert 0.92 * sections < made < 1.08 * sections
+
+
+def test_opinions_are_fitted_to_the_sections_and_kept(tmp_path):
+    volumes = SectionDiffusion.of_sections(section_model())
+    fitted = volumes.fit_opinions(PROCESS, shape=(8, 8, 8), seed=0)
+    assert 1.0 <= fitted <= 4.0
+    assert fitted != OPINIONS
+    volumes.save_pretrained(tmp_path / "model")
+    loaded = SectionDiffusion.from_pretrained(tmp_path / "model")
+    assert loaded.net.config["opinions"] == fitted
+
+
+def test_more_opinions_make_fewer_interfaces():
+    volumes = SectionDiffusion.of_sections(
+        ConditionalDiffusion.from_pretrained("spinodal-2d-diffusion")
+    )
+    net = volumes.net
+    condition = net.condition(net.process(torch.full((1, 3), 0.5)), torch.zeros(1, net.latent_dim))
+    counts = []
+    for opinions in (1.0, 2.5):
+        net.opinions = opinions
+        logits = ancestral_logits(
+            net,
+            [torch.Generator().manual_seed(0)],
+            condition,
+            size=(2, 16, 16, 16),
+            steps=8,
+            fractions=torch.tensor([[0.5, 0.5]], dtype=torch.float64),
+        )
+        counts.append(_unlike(logits.argmax(1)[0].numpy()))
+    assert counts[1] < 0.95 * counts[0]
+
+
+def test_sections_without_a_process_teach_their_fractions_and_no_code(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    crops = [
+        Microstructure(
+            (torch.rand(16, 16, generator=generator) < 0.3).to(torch.uint8).numpy(),
+            periodic=(False, False),
+            phase_names=("grain", "pore"),
+        )
+        for _ in range(8)
+    ]
+    data = MicrostructureDataset.from_structures(crops, ProcessSpace([]))
+    settings = DiffusionSettings(
+        widths=(8, 8), features=16, latent_dim=1, code_nats=0.0, training=TrainingSettings(steps=1)
+    )
+    model = train_diffusion(data, settings, tmp_path / "model")
+    net = model.net
+    process = net.process(torch.zeros(2, 0))
+    one, other = net.condition(process, torch.tensor([[-2.0], [2.0]]))
+    torch.testing.assert_close(one, other)
+    share = float((data.phases == 1).float().mean())
+    volume = SectionDiffusion.of_sections(model).sample({}, shape=(8, 8, 8), seed=0, steps=2)[0]
+    assert volume.periodic == (False, False, False)
+    assert float(volume.volume_fractions[1]) == pytest.approx(share, abs=0.02)
+
+
+def _unlike(labels: np.ndarray) -> float:
+    return float(np.mean([(labels != np.roll(labels, 1, a)).mean() for a in range(labels.ndim)]))

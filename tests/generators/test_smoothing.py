@@ -5,7 +5,7 @@ import torch
 
 from generators.diffusion_training import DiffusionSettings, initial_objective
 from generators.interface_smoothing import fit_smoothing
-from generators.smoothing import MOST_SMOOTHING, smooth
+from generators.smoothing import MOST_SMOOTHING, smooth, smooth_in_place
 from microstructures.dataset import MicrostructureDataset
 from networks import TrainingSettings
 from physics.processes import RandomField, SpinodalDecomposition
@@ -31,6 +31,20 @@ def test_a_rim_that_does_not_wrap_stands_in_for_its_neighbour():
     assert torch.allclose(made[0, 0, 0], torch.tensor([0.1, 1.0, 2.0, 3.0, 3.9]))
     wrapped = smooth(ramp, 0.1, periodic=(True, True))
     assert float(wrapped[0, 0, 0, 0]) == pytest.approx(0.5)
+
+
+def test_a_thin_phase_is_evened_out_but_not_worn_away():
+    torch.manual_seed(0)
+    logits = torch.zeros(1, 2, 32, 32)
+    logits[:, 1] = -4.0
+    logits[:, 1, 15] = 4.0  # a line one voxel thick
+    logits[:, 1] += 2 * torch.randn(32, 32)
+    kept = smooth_in_place(logits, 0.2, periodic=(True, True))
+    worn = smooth(logits, 0.2, periodic=(True, True))
+    before, after, less = (float(x.softmax(1)[:, 1].mean()) for x in (logits, kept, worn))
+    assert less < 0.7 * before
+    assert after == pytest.approx(before, rel=0.01)
+    assert kept.argmax(1)[0, 15].float().mean() > 0.9
 
 
 def fitted(process, points, shape=(16, 16)):

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from microstructures import DataError, Microstructure
 from microstructures.reading import read_microstructure
+from microstructures.structure import GeneratedMicrostructure
 from microstructures.vtkhdf import mandel_to_tensor, tensor_to_mandel, write_vtkhdf
 
 SHAPES = [(3, 4), (3, 4, 5)]
@@ -105,6 +106,23 @@ def test_round_trip_gives_everything_back(tmp_path: Path, shape: tuple[int, ...]
             assert read.channels[name] == pytest.approx(channel, rel=3e-16, abs=0)
         else:
             assert np.array_equal(read.channels[name], channel), name
+
+
+@pytest.mark.parametrize("extrapolated", [True, False])
+def test_a_generated_structure_says_whether_it_is_extrapolated(
+    tmp_path: Path, extrapolated: bool
+) -> None:
+    made = GeneratedMicrostructure(
+        np.eye(4, dtype=np.uint8), process={"time_h": 9.0}, extrapolated=extrapolated
+    )
+    back = read_microstructure(write_vtkhdf(made, tmp_path / "made.vtkhdf"))
+    assert isinstance(back, GeneratedMicrostructure)
+    assert back.extrapolated is extrapolated
+    fields = pyvista.read(tmp_path / "made.vtkhdf").field_data
+    assert fields["extrapolated"].item() == extrapolated
+    assert fields["time_h"].item() == 9.0
+    plain = write_vtkhdf(Microstructure(np.eye(4, dtype=np.uint8)), tmp_path / "plain.vtkhdf")
+    assert not isinstance(read_microstructure(plain), GeneratedMicrostructure)
 
 
 def test_same_structure_gives_the_same_bytes(tmp_path: Path) -> None:

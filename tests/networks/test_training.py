@@ -114,7 +114,53 @@ def test_two_bad_steps_are_skipped_and_three_stop_the_run(tmp_path):
     assert [p.name for p in (tmp_path / "three").glob("step-*")] == ["step-00000010"]
 
 
+@pytest.mark.parametrize(
+    ("first", "kept"), [(21, ["step-00000010"]), (20, ["step-00000010"]), (11, [])]
+)
+def test_a_state_that_gave_no_finite_loss_is_not_kept(tmp_path, first, kept):
+    poisoned = (first, first + 1, first + 2)
+    with pytest.raises(ConvergenceError, match=kept[-1] if kept else "no checkpoint"):
+        run(tmp_path / "c", model=Fit(poisoned=poisoned))
+    assert [p.name for p in (tmp_path / "c").glob("*")] == kept
+
+
 def test_checkpoints_of_another_run_are_refused(tmp_path):
     run(tmp_path / "c", steps=10)
     with pytest.raises(DataError, match="another"):
         run(tmp_path / "c", steps=20)
+
+
+def test_a_watch_sees_every_step_and_ends_the_training(tmp_path):
+    seen = []
+
+    def watch(step, state):
+        seen.append((step, {k: v.clone() for k, v in state.items()}))
+        return step == 12
+
+    settings = TrainingSettings(steps=40, batch_size=8, checkpoint_every=10)
+    about = {"n_samples": 32, "folder": tmp_path / "c", "identity": {}, "settings": settings}
+    ended = train(Fit(), draw, watch=watch, **about)
+    assert [step for step, _ in seen] == list(range(13))
+    assert same(seen[-1][1], ended)
+    # Repeated, it is asked again from the last checkpoint on, and sees the same state.
+    before = dict(seen)
+    seen.clear()
+    assert same(train(Fit(), draw, watch=watch, **about), ended)
+    assert [step for step, _ in seen] == [10, 11, 12]
+    assert all(same(state, before[step]) for step, state in seen)
+
+
+def test_a_watch_is_asked_after_the_last_step(tmp_path):
+    steps = []
+    settings = TrainingSettings(steps=3, batch_size=8)
+    watch = lambda step, _: steps.append(step) or False  # noqa: E731
+    train(
+        Fit(),
+        draw,
+        watch=watch,
+        n_samples=32,
+        folder=tmp_path,
+        identity={},
+        settings=settings,
+    )
+    assert steps == [0, 1, 2, 3]

@@ -10,6 +10,7 @@ from physics.mechanics.discretisation import elastic_problem
 from physics.mechanics.iterations import (
     GreenIteration,
     MultigridIteration,
+    Unbalanced,
     iteration_for,
     multigrid_pays,
 )
@@ -42,9 +43,10 @@ def balanced(problem: CellProblem, method, loads: torch.Tensor) -> tuple[torch.T
     """Return the energies of the loads (work of the fluctuation) and the most iterations."""
     force = Loading.of(problem, loads).force
     correction, norm = measured(problem.green(torch.float64), force)
-    moved, counts = method(
+    task = Unbalanced(
         force.clone(), correction, target=1e-8 * norm, max_iterations=3000, history=History()
     )
+    moved, counts = method(task)
     return (moved * force).flatten(2).sum(-1), int(counts.max())
 
 

@@ -174,7 +174,10 @@ def test_measured_data_without_models_gives_floors_and_stays_local(tmp_path, com
     monkeypatch.setenv("MESOFORGE_DATA", str(data))
     words = ["bench", "generators", "--quick", "--track", "B", "C", "--model"]
     save_untrained(tmp_path / "model")
-    code, _, err = command(*words, tmp_path / "model", "--out", tmp_path / "run")
+    rock = {"space": ProcessSpace([]), "periodic": (False, False), "phase_names": ("grain", "pore")}
+    save_untrained(tmp_path / "berea-model", **rock)
+    models = [tmp_path / "model", tmp_path / "berea-model"]
+    code, _, err = command(*words, *models, "--out", tmp_path / "run")
     assert code == 0, err
     sections = json.loads((tmp_path / "run/results.json").read_text())["sections"]
     assert set(sections) == {"spherulites", "uhcs", "berea", "nmc", "sofc"}
@@ -182,9 +185,18 @@ def test_measured_data_without_models_gives_floors_and_stays_local(tmp_path, com
     rows = {row["metric"]: row for row in sections["berea"]["tables"][""]["rows"]}
     assert rows["M4 surface"]["asked"] == "at most 3 %"
     assert rows["M4 surface"]["floor"].endswith("%")
-    assert "(real 0.799, 0.201)" in next(iter(rows))
+    # A model of sections enters as the volumes that are made of it; others have no model.
+    assert sections["berea"]["tables"][""]["columns"][-1] == "berea-model"
+    assert sections["berea"]["facts"]["rows"][-1]["cpu_seconds"] > 0
+    assert "No model was given" in sections["nmc"]["about"]
+    assert "standard error" in sections["berea"]["about"]
+    # Sections are of pages 0 to 16 of 48, so that one layer of blocks of 16 is left as truth.
+    assert "9 real blocks of 16 x 16 x 16" in sections["berea"]["about"]
     page = (tmp_path / "run/page/README.md").read_text()
-    assert "png" not in page
+    # What was made may be shown in public, measured data only here.
+    assert "berea-1.png" in page
+    assert "nmc-1.png" not in page
+    assert not list((tmp_path / "run/page").glob("nmc*.png"))
     assert "png" in (tmp_path / "run/local/README.md").read_text()
 
 

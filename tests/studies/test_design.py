@@ -87,7 +87,7 @@ def test_the_report_is_one_file_with_sound_pictures(run):
     assert "<script" not in page
     assert not re.search(r'(src|href)="(?!data:)', page)
     pictures = re.findall(r"base64,([A-Za-z0-9+/=]+)", page)
-    assert len(pictures) == 7
+    assert len(pictures) == 8
     assert all(base64.b64decode(p).startswith(b"\x89PNG") for p in pictures)
     assert "this structure" in page
     assert "this process" in page

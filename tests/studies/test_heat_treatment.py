@@ -23,7 +23,8 @@ def test_real_maps_go_through_import_training_and_report(real_data, command, tmp
     code, _, err = command(*words, *settings, "--out", model)
     assert code == 0, err
     unseen = data / "dataset-left-out"
-    code, _, err = command("report", model, "--against", unseen, "-n", 8, "--out", report)
+    words = ["report", model, "--against", unseen, "--training", data, "-n", 8]
+    code, _, err = command(*words, "--out", report)
     assert code == 0, err
     facts = json.loads((report / "fidelity.json").read_text())
     errors = {metric["name"]: metric for metric in facts["metrics"]}
@@ -31,4 +32,6 @@ def test_real_maps_go_through_import_training_and_report(real_data, command, tmp
     assert facts["n_groups"] == 5
     # A net of 20 steps is far from real maps; the floor is the real maps' own affair.
     assert 0.6 < errors["s2"]["floor"] < 1.3
-    assert errors["surface"]["error"] > errors["surface"]["floor"]
+    assert max(metric["ratio"] for metric in facts["metrics"]) > 1
+    assert facts["memorisation"]["held_out"] == 351
+    assert facts["memorisation"]["against_other_maps"] is False

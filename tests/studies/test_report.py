@@ -60,10 +60,13 @@ def test_names_from_data_cannot_leave_the_page():
         "grouped": True,
         "structures": "data:,",
         "curves": "data:,",
+        "density": "data:,",
+        "density_caption": evil,
+        "own": {"control": None, "history": "", "memorisation": evil, "nearest": "data:,"},
     }
     text = render("fidelity.html.j2", page)
     assert "<script" not in text
-    assert text.count("&lt;script") == 8
+    assert text.count("&lt;script") == 10
 
 
 def test_the_interval_of_the_mean_is_students():
