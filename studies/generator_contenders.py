@@ -1,5 +1,6 @@
 """Who takes part in a generator benchmark: trained models, with what they cost."""
 
+import hashlib
 import re
 import resource
 import time
@@ -17,7 +18,7 @@ import generators
 from generators.generator import ConditionalGenerator
 from generators.microbench_voxels import undecided_share
 from generators.structure_statistics import as_labels
-from microstructures.publishing import folder_digest
+from microstructures.publishing import sha256
 from microstructures.seeds import derive_seed, generator_for
 from networks.saving import resolve_model
 from studies.models import load_generator
@@ -31,7 +32,7 @@ TRAINED = re.compile(rf"\*\*Training time\*\*:?\s+{DURATION}", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Contender:
-    """A trained generator with the name it goes by, and the digest of its folder."""
+    """A trained generator with the name it goes by, and the digest of its net and weights."""
 
     name: str
     model: ConditionalGenerator
@@ -83,7 +84,13 @@ def load_contender(name: str) -> Contender:
     card = folder / "card.md"
     text = card.read_text(encoding="utf-8") if card.is_file() else ""
     shown = name if not Path(name).exists() else Path(name).resolve().name
-    return Contender(shown, load_generator(name), folder_digest(folder), text)
+    return Contender(shown, load_generator(name), _weights_digest(folder), text)
+
+
+def _weights_digest(folder: Path) -> str:
+    """Return the digest of config and weights: a card that is written later changes nothing."""
+    parts = [sha256(folder / name) for name in ("config.json", "model.safetensors")]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
