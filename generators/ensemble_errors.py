@@ -63,8 +63,12 @@ def ensemble_errors(
 def relative_error(
     generated: Float[np.ndarray, "draw phase lag"], real: Float[np.ndarray, "draw phase lag"]
 ) -> Float[np.ndarray, " draw"]:
-    """Return the mean abs difference over lags in units of the mean magnitude, phases averaged."""
-    scale = np.maximum(abs(real).mean(2), 1e-300)
+    """Return the mean abs difference over lags in units of the mean magnitude, phases averaged.
+
+    NaN where a real curve is zero: a phase that is alone or absent has no correlation to miss.
+    """
+    scale = abs(real).mean(2)
+    scale = np.where(scale > 0, scale, np.nan)
     return (abs(generated - real).mean(2) / scale).mean(1)
 
 

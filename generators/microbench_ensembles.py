@@ -31,7 +31,8 @@ class EnsembleScore:
 
     Args:
         name: A key of `MEANING`, or a property's name.
-        error: Mean over conditions of the error of the ensemble mean.
+        error: Mean over conditions of the error of the ensemble mean; conditions at which it is
+            not defined (chi of a phase that is alone) do not count, NaN where none is left.
         floor: The same of real against real: mean over conditions of the RMS over 200 splits;
             0 where no condition has one.
         ratio: RMS of the errors over RMS of the floors; None where the floor is 0.
@@ -153,12 +154,13 @@ def ensemble_scores(
     scores = []
     for k, name in enumerate(floors.metrics[: errors.shape[1]]):
         error, floor = errors[:, k], floors.rms[:, k]
-        known = np.isfinite(floor)
+        defined = np.isfinite(error)
+        known = defined & np.isfinite(floor)
         draw = np.random.default_rng(derive_seed("microbench ratio", seed, name))
         scores.append(
             EnsembleScore(
                 name,
-                float(error.mean()),
+                float(error[defined].mean()) if defined.any() else math.nan,
                 float(floor[known].mean()) if known.any() else 0.0,
                 *_ratio(error[known], floor[known], draw),
                 *_tests(truth, made, name),

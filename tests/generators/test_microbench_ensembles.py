@@ -143,3 +143,17 @@ def test_the_score_is_plain_data_and_back():
     assert 0.8 < score.coverage.coverage < 1.0
     assert score.energy_passed > 0.7
     assert score.slope.slope == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_condition_of_one_phase_has_no_chi_and_spoils_none():
+    alone = np.ones((2 * CELLS, 1, LAGS))
+    whole = StructureStatistics(alone, alone, np.zeros((2 * CELLS, 1)), np.zeros((2 * CELLS, 1)))
+    last = Measured(whole, {"c11": np.linspace(1, 1.1, 2 * CELLS)}, 0.4)
+    real = [*truth()[:-1], TrueCondition({"k": 11.0}, last, CELLS)]
+    floors = Floors.of(real, made=CELLS, seed=0)
+    scores = {s.name: s for s in ensemble_scores(real, made(), floors, seed=0)}
+    without = {s.name: s for s in ensemble_scores(
+        truth()[:-1], made()[:-1], floors.part(range(CONDITIONS - 1)), seed=0)}  # fmt: skip
+    assert scores["chi"].error == pytest.approx(without["chi"].error)
+    assert scores["chi"].ratio == pytest.approx(without["chi"].ratio)
+    assert scores["s2"].error > 2 * without["s2"].error
