@@ -21,6 +21,7 @@ from generators.initial_weights import initial_weights
 from generators.interface_smoothing import MOST_VOXELS, fit_smoothing
 from generators.learner import Learner, train_learner
 from generators.phase_net import signed_indicators
+from generators.training_data import check_training_sides
 from microstructures import DataError
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import derive_seed
@@ -114,7 +115,7 @@ def train_diffusion(
 
     def learner(part: MicrostructureDataset) -> Learner:
         objective = initial_objective(part, settled)
-        _check_shape(part, objective.denoiser)
+        check_training_sides(part.shape, objective.denoiser.size_multiple)
         if initial is not None:
             initial.copy_to(objective.denoiser)
         if settings.code_nats == 0:
@@ -136,15 +137,6 @@ def train_diffusion(
     )
     model.save_pretrained(out, card=card, half=settings.half)
     return model
-
-
-def _check_shape(dataset: MicrostructureDataset, denoiser: PhaseDenoiser) -> None:
-    shape = tuple(dataset.phases.shape[1:])
-    if any(s % denoiser.size_multiple for s in shape):
-        raise DataError(
-            f"expected cells whose sides are multiples of {denoiser.size_multiple}, got {shape}; "
-            "use fewer widths or another crop"
-        )
 
 
 def _generator(

@@ -21,7 +21,7 @@ from generators.judge import Judge
 from generators.learner import Learner, train_learner
 from generators.phase_net import signed_indicators
 from generators.soft_cut import cut_through
-from microstructures import DataError
+from generators.training_data import check_training_sides
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import derive_seed, generator_for
 from networks.training import Progress, TrainingSettings
@@ -128,7 +128,8 @@ def train_gan(
 
     def learner(part: MicrostructureDataset) -> Learner["AdversarialObjective", ConditionalGAN]:
         objective = initial_objective(part, settled)
-        _check_shape(dataset, objective)
+        multiple = max(objective.net.size_multiple, objective.judge.critic.size_multiple)
+        check_training_sides(dataset.shape, multiple)
         if initial is not None:
             initial.copy_to(objective.net)
         return Learner(
@@ -148,16 +149,6 @@ def train_gan(
     )
     model.save_pretrained(out, card=card, half=settings.half)
     return model
-
-
-def _check_shape(dataset: MicrostructureDataset, objective: "AdversarialObjective") -> None:
-    shape = tuple(dataset.phases.shape[1:])
-    multiple = max(objective.net.size_multiple, objective.judge.critic.size_multiple)
-    if any(s % multiple for s in shape):
-        raise DataError(
-            f"expected cells whose sides are multiples of {multiple}, got {shape}; use fewer "
-            "widths or another crop"
-        )
 
 
 def _generator(

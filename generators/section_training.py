@@ -66,23 +66,13 @@ def train_gan_on_sections(
             together.
         ConvergenceError: Training diverged.
     """
-    _check_alike(sections)
-    if (settings.init_from, settings.early_stopping) != (None, None):
-        raise DataError("expected no init_from or early_stopping for volumes; leave them out")
-    objective, shape = initial_section_objective(sections, settings), volume_sides(sections)
+    objective = _checked_objective(sections, settings)
     net, first = objective.net, sections[0]
-    multiple = max(net.size_multiple, *(j.critic.size_multiple for j in objective.each))
-    if any(s % multiple for s in shape):
-        raise DataError(
-            f"expected sections whose sides are multiples of {multiple}, got those of a volume of "
-            f"{tuple(shape)}; use fewer widths or another crop"
-        )
-    seed = settings.training.seed
     fit_fractions(
         net,
         first,
         parameter_dropout=settings.parameter_dropout,
-        seed=seed,
+        seed=settings.training.seed,
         actual=expected_shares(first),
     )
     out = Path(out)
@@ -111,6 +101,23 @@ def train_gan_on_sections(
     )
     model.save_pretrained(out, card=card, half=settings.half)
     return model
+
+
+def _checked_objective(
+    sections: Sequence[MicrostructureDataset], settings: GanSettings
+) -> "SectionObjective":
+    """Return the untrained loss of sections that fit together and the nets."""
+    _check_alike(sections)
+    if (settings.init_from, settings.early_stopping) != (None, None):
+        raise DataError("expected no init_from or early_stopping for volumes; leave them out")
+    objective, shape = initial_section_objective(sections, settings), volume_sides(sections)
+    multiple = max(objective.net.size_multiple, *(j.critic.size_multiple for j in objective.each))
+    if any(s % multiple for s in shape):
+        raise DataError(
+            f"expected sections whose sides are multiples of {multiple}, got those of a volume of "
+            f"{tuple(shape)}; use fewer widths or another crop"
+        )
+    return objective
 
 
 def initial_section_objective(

@@ -1,5 +1,7 @@
 """What a dataset must hold before a generator learns from it."""
 
+from collections.abc import Sequence
+
 import torch
 
 from microstructures import DataError
@@ -41,3 +43,16 @@ def check_training_data(dataset: MicrostructureDataset, *, fine_tuned: bool = Fa
                 f"expected at least two values of {parameter.name} in the training data, got "
                 f"{got}; leave the parameter out when the data is made, or add other samples"
             )
+
+
+def check_training_sides(shape: Sequence[int], multiple: int) -> None:
+    """Refuse cells that a net cannot take whole.
+
+    Raises:
+        DataError: A side is no multiple of what the net needs.
+    """
+    if any(side % multiple for side in shape):
+        raise DataError(
+            f"expected cells whose sides are multiples of {multiple}, got {tuple(shape)}; use "
+            "fewer widths or another crop"
+        )

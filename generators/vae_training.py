@@ -17,6 +17,7 @@ from generators.initial_weights import initial_weights
 from generators.learner import training_identity
 from generators.phase_net import signed_indicators
 from generators.prior_matching import MatchingSettings, PriorDraw, PriorMatching
+from generators.training_data import check_training_sides
 from generators.vae import ConditionalVAE
 from generators.vae_net import PhaseLadder
 from microstructures import DataError
@@ -148,12 +149,7 @@ def _check_fit(net: PhaseLadder, dataset: MicrostructureDataset, settings: VaeSe
             "expected early_stopping for a diffusion model or a GAN, got a VAE, which is trained "
             "in two stages; choose another family, or set training.steps"
         )
-    shape = tuple(dataset.phases.shape[1:])
-    if any(s % net.size_multiple for s in shape):
-        raise DataError(
-            f"expected cells whose sides are multiples of {net.size_multiple}, got {shape}; use "
-            "fewer widths or another crop"
-        )
+    check_training_sides(dataset.shape, net.size_multiple)
 
 
 def initial_objective(dataset: MicrostructureDataset, settings: VaeSettings) -> "LadderObjective":

@@ -6,26 +6,25 @@ from typing import Annotated
 
 import torch
 from jaxtyping import Float
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from microstructures import DataError, MicrostructureDataset
 from microstructures.seeds import derive_seed
 from networks.training import Progress, TrainingSettings, train
 from surrogates.labels import LabelledCells, solved_labels, training_cells
+from surrogates.material_settings import MaterialSettings
 from surrogates.pooled_net import PooledNet
 from surrogates.properties import PropertySurrogate, combined
-from surrogates.quantities import MaterialRange, Name, quantity_named
+from surrogates.quantities import Name, quantity_named
 from surrogates.symmetries import augmented
 
 SPREAD_WEIGHT = 0.01  # against the error, whose own heads the spread's do not touch
 CELLS_AT_ONCE = 64
 
 
-class PropertySettings(BaseModel):
+class PropertySettings(MaterialSettings):
     """Net, materials and training of a property surrogate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     quantity: Name = Field("stiffness", description="effective property to learn")
     widths: tuple[Annotated[int, Field(ge=1)], ...] = Field(
@@ -34,13 +33,6 @@ class PropertySettings(BaseModel):
     features: int = Field(64, ge=4, description="pooled features")
     steps: int = Field(1, ge=1, le=8, description="solver steps taken first")
     members: int = Field(3, ge=1, description="nets of the ensemble")
-    lowest_contrast: float = Field(3.0, ge=1, description="smallest ratio of moduli")
-    highest_contrast: float = Field(30.0, ge=1, description="largest ratio of moduli")
-    lowest_poisson_ratio: float = Field(0.2, gt=-1, lt=0.5, description="Poisson's ratios from")
-    highest_poisson_ratio: float = Field(0.4, gt=-1, lt=0.5, description="Poisson's ratios to")
-    random_fields: int = Field(
-        300, ge=0, description="random-field cells added to the data (two phases)"
-    )
     tolerance: float = Field(1e-3, gt=0, lt=1, description="residual of the solver's labels")
     held_out: float = Field(0.2, gt=0, lt=1, description="share of specimens for the calibration")
     confidence: float = Field(0.9, gt=0, lt=1, description="share that the interval covers")
@@ -48,14 +40,6 @@ class PropertySettings(BaseModel):
     training: TrainingSettings = TrainingSettings.model_validate(
         {"steps": 3000, "learning_rate": 2e-3}
     )
-
-    @property
-    def materials(self) -> MaterialRange:
-        """The range that materials are drawn from."""
-        return MaterialRange(
-            (self.lowest_contrast, self.highest_contrast),
-            (self.lowest_poisson_ratio, self.highest_poisson_ratio),
-        )
 
 
 def train_property_surrogate(
@@ -122,8 +106,7 @@ def property_labels(
     share = settings.held_out if part else 1 - settings.held_out
     seed = derive_seed(settings.training.seed, "labels", part)
     phases = training_cells(dataset, random_fields=round(share * settings.random_fields), seed=seed)
-    solver = {"quantity", "random_fields", "tolerance", "lowest_contrast", "highest_contrast"}
-    solver |= {"lowest_poisson_ratio", "highest_poisson_ratio", "held_out"}
+    solver = {*MaterialSettings.model_fields, "quantity", "tolerance", "held_out"}
     return solved_labels(
         phases,
         quantity_named(settings.quantity),

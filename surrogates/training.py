@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import torch
 from jaxtyping import UInt8
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from microstructures import MicrostructureDataset
@@ -22,8 +22,9 @@ from surrogates.labels import (
     training_cells,
     unsolved_labels,
 )
+from surrogates.material_settings import MaterialSettings
 from surrogates.operators import ConvolutionalSettings, FourierSettings, OperatorSettings
-from surrogates.quantities import MaterialRange, Stiffness
+from surrogates.quantities import Stiffness
 from surrogates.reference import ReferencedCells
 from surrogates.symmetries import augmented
 
@@ -36,10 +37,8 @@ NET_SETTINGS = {
 """Settings that the solver's labels do not depend on."""
 
 
-class SurrogateSettings(BaseModel):
+class SurrogateSettings(MaterialSettings):
     """Net, materials and training of a field surrogate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     operator: Literal["fno", "unet"] = Field("fno", description="what predicts the strain")
     modes: int = Field(16, ge=2, multiple_of=2, description="FNO: modes kept along each axis")
@@ -51,13 +50,6 @@ class SurrogateSettings(BaseModel):
     blocks: int = Field(1, ge=1, description="U-Net: residual blocks per level")
     features: int = Field(64, ge=4, description="U-Net: length of the condition vector")
     steps: int = Field(2, ge=1, description="Lippmann-Schwinger steps after the net")
-    lowest_contrast: float = Field(3.0, ge=1, description="smallest ratio of Young's moduli")
-    highest_contrast: float = Field(30.0, ge=1, description="largest ratio of Young's moduli")
-    lowest_poisson_ratio: float = Field(0.2, gt=-1, lt=0.5, description="Poisson's ratios from")
-    highest_poisson_ratio: float = Field(0.4, gt=-1, lt=0.5, description="Poisson's ratios to")
-    random_fields: int = Field(
-        300, ge=0, description="random-field cells added to the data (two phases)"
-    )
     tolerance: float = Field(1e-4, gt=0, lt=1, description="residual of the solver's labels")
     labels: bool = Field(
         True, description="learn from the solver's answers; false: from the energy alone"
@@ -70,17 +62,6 @@ class SurrogateSettings(BaseModel):
         {"steps": 4000, "learning_rate": 3e-3}
     )
 
-    @model_validator(mode="after")
-    def _ordered(self) -> "SurrogateSettings":
-        pairs = {
-            "contrast": (self.lowest_contrast, self.highest_contrast),
-            "poisson_ratio": (self.lowest_poisson_ratio, self.highest_poisson_ratio),
-        }
-        for name, (low, high) in pairs.items():
-            if low > high:
-                raise ValueError(f"lowest_{name} {low} is above highest_{name} {high}")
-        return self
-
     @property
     def net(self) -> OperatorSettings:
         """The operator's own settings."""
@@ -89,14 +70,6 @@ class SurrogateSettings(BaseModel):
                 widths=self.widths, blocks=self.blocks, features=self.features
             )
         return FourierSettings(modes=self.modes, width=self.width, layers=self.layers)
-
-    @property
-    def materials(self) -> MaterialRange:
-        """The range that materials are drawn from."""
-        return MaterialRange(
-            (self.lowest_contrast, self.highest_contrast),
-            (self.lowest_poisson_ratio, self.highest_poisson_ratio),
-        )
 
 
 def train_field_surrogate(

@@ -131,3 +131,5 @@ def test_what_does_not_fit_is_refused(blobs, materials):
         surrogate.predict(blobs(1, seed=58), [1.0, 10.0])
     with pytest.raises(DataError, match="label"):
         surrogate.predict(blobs(1, seed=58) + 1, materials)
+    with pytest.raises(ValueError, match="above highest_contrast"):
+        settings(lowest_contrast=40.0)
