@@ -1,7 +1,5 @@
 """Training the conditional diffusion generator on a dataset of microstructures."""
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -11,18 +9,20 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from torch import Tensor, nn
 
+from generators.augmentation import augment
 from generators.axis_symmetry import Auto, augmentation_settings
 from generators.code_prior import divergence, fit_code_prior
+from generators.denoised_samples import DenoisedSamples
 from generators.denoiser import PhaseDenoiser
 from generators.diffusion import ConditionalDiffusion
 from generators.early_stopping import EarlyStopping
 from generators.fraction_head import fit_fraction_head
 from generators.initial_weights import initial_weights
 from generators.interface_smoothing import MOST_VOXELS, fit_smoothing
-from generators.learner import Learner, train_learner
+from generators.learner import Learner, matching_identity, train_learner
 from generators.phase_net import signed_indicators
+from generators.prior_matching import MatchingSettings, match_prior
 from generators.training_data import check_training_sides
-from microstructures import DataError
 from microstructures.dataset import MicrostructureDataset
 from microstructures.seeds import derive_seed
 from networks.conditioning import ScalarEmbedding
@@ -72,6 +72,9 @@ class DiffusionSettings(BaseModel):
         description="lowest and highest noise level in training; null: 0.5 to 60, of which crops "
         "of 32 voxels need less (0.3 to 20)",
     )
+    matching: MatchingSettings | None = Field(
+        default=None, description="bring samples to the data's descriptors after training; null: no"
+    )
     half: bool = Field(default=False, description="store the weights in half precision")
     init_from: str | None = Field(
         default=None, description="weights to start from: a shipped name or a folder"
@@ -103,13 +106,15 @@ def train_diffusion(
     volume fractions. The prior of the code and the smoothing of interfaces are fitted at the end.
     Checkpoints lie beside the model in `OUT.checkpoints`. With `init_from` the net starts from
     saved weights (`InitialWeights`), with `early_stopping` held-out specimens say for how long it
-    is trained (`train_learner`).
+    is trained (`train_learner`). With `matching` samples are then brought to the data's physical
+    descriptors at every process point, while the loss keeps what was learned (`PriorMatching`).
 
     Raises:
         DataError: The cells do not fit the net's size.
         CheckpointError: `init_from` names no weights that fit.
         ConvergenceError: Training diverged.
     """
+    out = Path(out)
     settled = settings.model_copy(update=augmentation_settings(settings, dataset))
     initial = initial_weights(settings.init_from, ConditionalDiffusion, dataset)
 
@@ -120,13 +125,39 @@ def train_diffusion(
             initial.copy_to(objective.denoiser)
         if settings.code_nats == 0:
             objective.denoiser.silence_code()
-        return Learner(
-            objective,
-            BatchDraw(part, settled),
-            lambda trained, final: _generator(trained.denoiser, part, settings, final=final),
-        )
+        draw = BatchDraw(part, settled)
 
-    out = Path(out)
+        def generator(trained: DenoisingObjective, final: bool) -> ConditionalDiffusion:
+            if final and settings.matching is not None:
+                _fit_heads(trained.denoiser, part, settings, voxels=JUDGED_VOXELS)
+                match_prior(
+                    trained,
+                    draw,
+                    DenoisedSamples(
+                        trained.denoiser,
+                        shape=part.shape,
+                        steps=settings.steps,
+                        match_fractions=settings.match_fractions,
+                    ),
+                    part,
+                    settings.matching,
+                    settings.training,
+                    parameter_dropout=settings.parameter_dropout,
+                    folder=out.with_name(out.name + ".matching.checkpoints"),
+                    identity=matching_identity(part, settings, initial),
+                    progress=progress,
+                )
+            voxels = MOST_VOXELS if final else JUDGED_VOXELS
+            _fit_heads(trained.denoiser, part, settings, voxels=voxels)
+            return ConditionalDiffusion.of_dataset(
+                trained.denoiser,
+                part,
+                match_fractions=settings.match_fractions,
+                steps=settings.steps,
+            )
+
+        return Learner(objective, draw, generator)
+
     model = train_learner(
         learner,
         dataset,
@@ -139,32 +170,25 @@ def train_diffusion(
     return model
 
 
-def _generator(
+def _fit_heads(
     denoiser: PhaseDenoiser,
     dataset: MicrostructureDataset,
     settings: DiffusionSettings,
     *,
-    final: bool,
-) -> ConditionalDiffusion:
-    """Return the generator of a trained net, after fitting the code's prior and the smoothing."""
+    voxels: int,
+) -> None:
+    """Fit the code's prior and the smoothing of a trained net, that to so many voxels."""
     # Without a code the whole scatter of the fractions is the head's, and no prior is needed.
     fit = fit_code_prior if settings.code_nats else fit_fraction_head
-    fit(
-        denoiser,
-        dataset,
-        parameter_dropout=settings.parameter_dropout,
-        seed=settings.training.seed,
-    )
+    seed = settings.training.seed
+    fit(denoiser, dataset, parameter_dropout=settings.parameter_dropout, seed=seed)
     denoiser.smoothing = fit_smoothing(
         denoiser,
         dataset,
         steps=settings.steps,
-        seed=settings.training.seed,
+        seed=seed,
         match_fractions=settings.match_fractions,
-        voxels=MOST_VOXELS if final else JUDGED_VOXELS,
-    )
-    return ConditionalDiffusion.of_dataset(
-        denoiser, dataset, match_fractions=settings.match_fractions, steps=settings.steps
+        voxels=voxels,
     )
 
 
@@ -268,40 +292,3 @@ class DenoisingObjective(nn.Module):
     def _expected_log_loss(self, sigma: Tensor) -> Tensor:
         middle = LEAST_LOG_LOSS / 2
         return middle - middle * torch.tanh(self.log_loss(sigma.log())[:, 0] / middle)
-
-
-def augment(
-    phases: Tensor,
-    *,
-    periodic: tuple[bool, ...],
-    isotropic: bool,
-    flips: bool | Sequence[bool],
-    generator: torch.Generator,
-) -> Tensor:
-    """Shift along periodic axes, mirror and exchange axes at random, each sample on its own."""
-    dim = len(periodic)
-    mirrored = [flips] * dim if isinstance(flips, bool) else list(flips)
-    if len(mirrored) != dim:
-        raise DataError(f"expected one flag of flips per axis, {dim} in all, got {flips}")
-    square = len(set(phases.shape[1:])) == 1 and len(set(periodic)) == 1
-    out = []
-    for sample in phases:
-        u = torch.rand(2 * dim + 1, generator=generator).tolist()
-        for axis in range(dim):
-            if periodic[axis]:
-                sample = sample.roll(int(u[axis] * sample.shape[axis]), axis)
-            if mirrored[axis] and u[dim + axis] < 0.5:
-                sample = sample.flip(axis)
-        if isotropic and square:
-            sample = sample.permute(_permutation(int(u[-1] * math.factorial(dim)), dim))
-        out.append(sample)
-    return torch.stack(out)
-
-
-def _permutation(index: int, dim: int) -> list[int]:
-    """Return the index-th permutation of the axes (factorial number system)."""
-    axes, order = list(range(dim)), []
-    for left in range(dim, 0, -1):
-        index, place = divmod(index, left)
-        order.append(axes.pop(place))
-    return order

@@ -10,8 +10,8 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from generators.augmentation import augment
 from generators.axis_symmetry import Auto, augmentation_settings
-from generators.diffusion_training import augment
 from generators.early_stopping import EarlyStopping
 from generators.fraction_head import descend, fraction_loss
 from generators.gan import ConditionalGAN

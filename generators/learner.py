@@ -102,11 +102,23 @@ def train_learner(
 def training_identity(
     dataset: MicrostructureDataset, settings: LearnerSettings, initial: InitialWeights | None
 ) -> dict[str, Any]:
-    """Return what the checkpoints of a training belong to; options that are off do not count."""
+    """Return what the checkpoints of a training belong to; options that are off do not count.
+
+    Nor does the matching of samples, which follows: another matching starts from the same net.
+    """
     dumped = settings.model_dump()
-    named = {k: v for k, v in dumped.items() if v is not None and k != "init_from"}
+    apart = ("init_from", "matching")
+    named = {k: v for k, v in dumped.items() if v is not None and k not in apart}
     source = {} if initial is None else {"init_from_sha256": initial.digest}
     return {"settings": named, "data": dataset.digest, **source}
+
+
+def matching_identity(
+    dataset: MicrostructureDataset, settings: LearnerSettings, initial: InitialWeights | None
+) -> dict[str, Any]:
+    """Return what the checkpoints of a matching of samples belong to."""
+    matching = settings.model_dump()["matching"]
+    return {**training_identity(dataset, settings, initial), "matching": matching}
 
 
 def _trained(

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from generators.diffusion_training import augment
+from generators.augmentation import augment
 from generators.micrograph import Acquisitions, MicrographRenderer
 from generators.micrograph_net import MicrographDenoiser
 from generators.phase_net import signed_indicators

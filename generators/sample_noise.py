@@ -47,9 +47,17 @@ def scattered_fractions(
     generators: Sequence[torch.Generator],
 ) -> Float[Tensor, "batch phase"]:
     """Return volume fractions around their means; they sum to 1."""
+    return fractions_around(mean, log_spread, white_noise(generators, mean.shape[1:]))
+
+
+def fractions_around(
+    mean: Float[Tensor, "batch phase"],
+    log_spread: Float[Tensor, "batch phase"],
+    noise: Float[Tensor, "batch phase"],
+) -> Float[Tensor, "batch phase"]:
+    """Return volume fractions that white noise puts around their means; they sum to 1."""
     phases = mean.shape[1]
-    draws = white_noise(generators, (phases,))
     # Deviations that sum to zero and keep unit variance per phase.
-    draws = (draws - draws.mean(1, keepdim=True)) * (phases / max(phases - 1, 1)) ** 0.5
-    fractions = (mean + log_spread.exp() * draws).clamp(0, 1).double()
+    deviations = (noise - noise.mean(1, keepdim=True)) * (phases / max(phases - 1, 1)) ** 0.5
+    fractions = (mean + log_spread.exp() * deviations).clamp(0, 1).double()
     return fractions / fractions.sum(1, keepdim=True)

@@ -1,5 +1,6 @@
 """The few-step sampler: from noise to soft phases along the probability-flow ODE."""
 
+import torch
 import torch.nn.functional as F
 from diffusers.schedulers.scheduling_edm_dpmsolver_multistep import EDMDPMSolverMultistepScheduler
 from jaxtyping import Float, Int
@@ -25,6 +26,7 @@ def sample_logits(
     steps: int,
     fractions: Float[Tensor, "batch phase"] | None,
     given: Int[Tensor, "*space"] | None = None,
+    sloped: int | None = None,
 ) -> Float[Tensor, "batch phase *space"]:
     """Return the logits of the phases at the end of the ODE that starts from unit noise.
 
@@ -34,8 +36,10 @@ def sample_logits(
     of being cut against its own will at the end; the ODE then starts from noise around the mean
     image, which is not small beside the noise. Given voxels are certain at every step, so the rest
     of the image grows around them. The last logits are smoothed as the denoiser says, without
-    `fractions` so that every sample keeps its amounts.
+    `fractions` so that every sample keeps its amounts. Slopes run through the last `sloped` net
+    evaluations, through all when None.
     """
+    first_sloped = 0 if sloped is None else steps - sloped
     scheduler = EDMDPMSolverMultistepScheduler(
         sigma_min=SIGMA_MIN, sigma_max=SIGMA_MAX, sigma_data=1.0, solver_order=2
     )
@@ -46,14 +50,15 @@ def sample_logits(
     logits = x
     for index, timestep in enumerate(scheduler.timesteps):
         sigma = scheduler.sigmas[index]
-        shown = show_given(x, given, float(sigma))
-        logits = denoiser(shown, sigma.expand(len(x)).to(x.dtype), condition)
-        if fractions is not None:
-            offsets = balance(pin_given(logits, given).detach(), fractions)
-            logits = logits + _per_phase(offsets, x.ndim)
-        denoised = 2 * F.softmax(pin_given(logits, given), 1) - 1
-        output = _as_model_output(denoised, x, sigma)
-        x = scheduler.step(output, timestep, x, return_dict=False)[0]
+        with torch.set_grad_enabled(torch.is_grad_enabled() and index >= first_sloped):
+            shown = show_given(x, given, float(sigma))
+            logits = denoiser(shown, sigma.expand(len(x)).to(x.dtype), condition)
+            if fractions is not None:
+                offsets = balance(pin_given(logits, given).detach(), fractions)
+                logits = logits + _per_phase(offsets, x.ndim)
+            denoised = 2 * F.softmax(pin_given(logits, given), 1) - 1
+            output = _as_model_output(denoised, x, sigma)
+            x = scheduler.step(output, timestep, x, return_dict=False)[0]
     even_out = smooth_in_place if fractions is None else smooth
     smoothed = even_out(logits, denoiser.smoothing, periodic=denoiser.config["periodic"])
     return pin_given(smoothed, given)

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from generators.augmentation import augment
 from generators.axis_symmetry import augmentation_settings
 from generators.descriptor_matching import DEGREE, DescriptorMatching, least_squares
-from generators.diffusion_training import augment
 from generators.gan_net import PhaseGenerator
 from generators.gan_training import GanSettings, phase_shares
 from generators.phase_net import signed_indicators

@@ -1,5 +1,6 @@
 """Training the conditional VAE on a dataset of microstructures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -8,15 +9,15 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from generators.augmentation import augment
 from generators.axis_symmetry import Auto, augmentation_settings
 from generators.code_prior import divergence
-from generators.diffusion_training import augment
 from generators.early_stopping import EarlyStopping
 from generators.fraction_head import fit_fraction_head, fraction_loss
 from generators.initial_weights import initial_weights
-from generators.learner import training_identity
+from generators.learner import matching_identity, training_identity
 from generators.phase_net import signed_indicators
-from generators.prior_matching import MatchingSettings, PriorDraw, PriorMatching
+from generators.prior_matching import MatchingSettings, match_prior
 from generators.training_data import check_training_sides
 from generators.vae import ConditionalVAE
 from generators.vae_net import PhaseLadder
@@ -107,34 +108,30 @@ def train_vae(
         initial.copy_to(objective.net)
     out = Path(out)
     draw = BatchDraw(dataset, settled, objective.net)
-    about = {"n_samples": len(dataset), "progress": progress}
     heads = {"parameter_dropout": settings.parameter_dropout, "seed": settings.training.seed}
-    # What follows the training does not belong to it: another matching starts from the same net.
-    before = training_identity(dataset, settings, initial)
-    whole = before["settings"]
-    before = {**before, "settings": {k: v for k, v in whole.items() if k != "matching"}}
     state = train(
         objective,
         draw,
         settings=settings.training,
         folder=out.with_name(out.name + ".checkpoints"),
-        identity=before,
-        **about,
+        identity=training_identity(dataset, settings, initial),
+        n_samples=len(dataset),
+        progress=progress,
     )
     objective.load_state_dict(state)
     if settings.matching.steps:
-        matched = PriorMatching.of_dataset(
-            objective, dataset, weight=settings.matching.weight, **heads
-        )
-        state = train(
-            matched,
-            PriorDraw(draw, draw.noises, settings.matching.matched),
-            settings=settings.matching.training(settings.training),
+        match_prior(
+            objective,
+            draw,
+            LadderSamples(objective.net, draw),
+            dataset,
+            settings.matching,
+            settings.training,
+            parameter_dropout=settings.parameter_dropout,
             folder=out.with_name(out.name + ".matching.checkpoints"),
-            identity={**before, "settings": whole},
-            **about,
+            identity=matching_identity(dataset, settings, initial),
+            progress=progress,
         )
-        matched.load_state_dict(state)
     fit_fraction_head(objective.net, dataset, **heads)
     model = ConditionalVAE.of_dataset(
         objective.net, dataset, match_fractions=settings.match_fractions
@@ -198,6 +195,23 @@ class BatchDraw:
         """Return white noise of n samples: for the code, then for each rung."""
         shapes = [(self.settings.latent_dim,), *self.noise_shapes]
         return [torch.randn(n, *shape, generator=generator) for shape in shapes]
+
+
+class LadderSamples:
+    """Samples of the ladder's prior, cut at the fractions of real cells of the same process."""
+
+    def __init__(self, net: PhaseLadder, draw: BatchDraw) -> None:
+        self.net, self.noises = net, draw.noises
+        self.periodic = net.config["periodic"]
+
+    def __call__(
+        self, clean: Tensor, units: Tensor, drop: Tensor, noises: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """Return logits and fractions (see `PriorSamples`)."""
+        code, *rungs = noises
+        condition = self.net.condition(self.net.process(units, drop=drop), code)
+        logits, _ = self.net(rungs, condition)
+        return logits, (clean.flatten(2).mean(2) + 1) / 2
 
 
 class LadderObjective(nn.Module):

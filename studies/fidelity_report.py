@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from generators.fidelity import MEANING, FidelityReport, compare
+from generators.generator import ConditionalGenerator
 from microstructures import DataError, Microstructure, MicrostructureDataset
 from microstructures.publishing import publish_json, publish_text
 from physics import lineal_path, radial_mean, two_point_correlation
@@ -155,14 +156,7 @@ def compare_model(model: str, real: MicrostructureDataset, *, n: int, seed: int)
         DataError: Parameters, phases or voxel size of model and data differ.
     """
     generator = load_generator(model)
-    ours = (generator.space.names, generator.phase_names, tuple(generator.periodic))
-    theirs = (real.space.names, real.phase_names, tuple(real.periodic))
-    same_scale = math.isclose(generator.voxel_size_um, real.voxel_size_um, rel_tol=1e-6)
-    if ours != theirs or not same_scale:
-        raise DataError(
-            f"expected data of the model's parameters, phases, periodicity and voxel size "
-            f"{(*ours, generator.voxel_size_um)}, got {(*theirs, real.voxel_size_um)}"
-        )
+    _check_same(generator, real)
     # Evenly over the real samples, so that both sides have the same mix of conditions.
     chosen = [int(k * len(real) / n) % len(real) for k in range(n)]
     generated = generator.sample([real[k].process for k in chosen], shape=real.shape, seed=seed)
@@ -173,6 +167,27 @@ def compare_model(model: str, real: MicrostructureDataset, *, n: int, seed: int)
     asked = [sample.process for sample in generated]
     density = density_figure(generator.space, generator.training_density, asked)
     return Comparison(real, generated, report, density)
+
+
+def _check_same(model: ConditionalGenerator, real: MicrostructureDataset) -> None:
+    """Refuse data that differ from the model in what the comparison takes to be the same."""
+    pairs: dict[str, tuple[Any, Any]] = {
+        "process parameters": (model.space.names, real.space.names),
+        "phases": (tuple(model.phase_names), tuple(real.phase_names)),
+        "periodic axes": (tuple(model.periodic), tuple(real.periodic)),
+        "voxel size in micrometres": (model.voxel_size_um, real.voxel_size_um),
+    }
+    for what, (ours, theirs) in pairs.items():
+        close = isinstance(ours, float) and math.isclose(ours, theirs, rel_tol=1e-6)
+        if ours != theirs and not close:
+            raise DataError(
+                f"expected data with the model's {what}, {_told(ours)}, got {_told(theirs)}; "
+                "compare with data imported or simulated as the model's training data were"
+            )
+
+
+def _told(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else ", ".join(map(str, value)) or "none"
 
 
 def render_comparison(

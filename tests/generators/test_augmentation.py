@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from generators.diffusion_training import augment
+from generators.augmentation import augment
 from microstructures import DataError
 
 

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from generators import ConditionalDiffusion, DiffusionSettings, train_diffusion
+from generators.augmentation import augment
 from generators.code_prior import fit_code_prior
 from generators.denoiser import PhaseDenoiser
-from generators.diffusion_training import augment, initial_objective
+from generators.diffusion_training import initial_objective
 from generators.phase_net import signed_indicators
 from microstructures import CheckpointError, DataError, Parameter, ProcessSpace
 from microstructures.dataset import MicrostructureDataset
