@@ -11,7 +11,9 @@ from generators.fractions import balance
 from generators.given_voxels import pin_given, show_given
 from generators.sample_noise import white_noise
 
-SIGMA_MIN, SIGMA_MAX = 1.0, 30.0
+SIGMA_MIN = 1.0
+SIGMA_MAX = 60.0
+"""The highest level of training: a walk of white noise from lower down lacks long correlations."""
 CURVE = 7.0  # exponent of the noise levels (Karras et al. 2022)
 
 

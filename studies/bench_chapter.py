@@ -1,10 +1,10 @@
-"""One section of the generators' benchmark: tables, and pictures drawn when a page is written."""
+"""One section of a benchmark's page: tables, and pictures drawn when the page is written."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from studies.generator_table import Table
+from studies.bench_table import Table
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Chapter:
                 "columns": list(t.columns),
                 "rows": [
                     {
-                        "metric": name,
-                        "asked": asked,
-                        "floor": floor,
-                        "cells": [asdict(c) for c in cells],
+                        "metric": row.name,
+                        "asked": row.asked,
+                        "floor": row.floor,
+                        "cells": [asdict(cell) for cell in row.cells],
                     }
-                    for name, asked, floor, cells in t.rows
+                    for row in t.rows
                 ],
             }
             for caption, t in self.tables.items()

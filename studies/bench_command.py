@@ -1,4 +1,4 @@
-"""The verb `bench` and what it measures: physics, generators, micrographs."""
+"""The verb `bench` and what it measures: physics, generators, surrogates, micrographs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +9,7 @@ from studies.settings import (
     BenchSettings,
     GeneratorBenchSettings,
     MicrographBenchSettings,
+    SurrogateBenchSettings,
     resolve_settings,
 )
 from studies.verb import DryRun, Flags, Out, SettingsFile, named_ranges, run_verb, say
@@ -74,6 +75,34 @@ def bench_generators(
         dry_run,
         plan=lambda chosen: plan_generator_bench(entrants, chosen),
         work=lambda: run_generator_bench(entrants, resolved, out),
+    )
+    if page is not None and not dry_run:
+        say(f"wrote {copy_page(out, page)}")
+
+
+@bench.command(name="surrogates")
+def bench_surrogates(
+    *,
+    chapter: Annotated[
+        tuple[str, ...], Parameter(help="Chapters to measure and show; default is all.")
+    ] = (),
+    out: Out = Path("runs/bench-surrogates"),
+    settings: SettingsFile = None,
+    dry_run: DryRun = False,
+    page: Page = None,
+    flags: Annotated[SurrogateBenchSettings | None, Flags] = None,
+) -> None:
+    """Surrogates against the solver and their baselines: errors, intervals and costs."""
+    from studies.bench_page import copy_page
+    from studies.bench_surrogates import plan_surrogate_bench, run_surrogate_bench
+
+    resolved = resolve_settings(SurrogateBenchSettings, settings, flags)
+    run_verb(
+        resolved,
+        out,
+        dry_run,
+        plan=lambda chosen: plan_surrogate_bench(chapter, chosen),
+        work=lambda: run_surrogate_bench(chapter, resolved, out),
     )
     if page is not None and not dry_run:
         say(f"wrote {copy_page(out, page)}")

@@ -1,24 +1,22 @@
 """What `mesoforge bench generators` measures: MicroBench over its tracks."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from microstructures import DataError, MicrostructureDataset
-from microstructures.publishing import publish_text
 from studies.bench import print_bars
 from studies.bench_chapter import Chapter
+from studies.chapter_page import publish_chapters
 from studies.exact_truth import ExactTrack, exact_tracks
 from studies.generator_contenders import Contender, load_contenders
 from studies.generator_metrics import track_metrics
-from studies.generator_page import write_pages
 from studies.generator_rows import measure_track
 from studies.generator_table import Column, table
+from studies.published_generators import PUBLISHED
 from studies.run_folder import RunFolder, find_folder, open_run
 from studies.settings import GeneratorBenchSettings
-from studies.stopwatch import machine_description
 
 
 @dataclass(frozen=True)
@@ -54,14 +52,14 @@ def run_generator_bench(
     _check_held_out(entrants.held_out, contenders)
     with open_run(out, settings, verb="bench generators") as run:
         chapters = _chapters(contenders, trainings, entrants, settings, run)
-        results = {
-            "machine": machine_description(),
-            "settings": settings.model_dump(mode="json"),
-            "models": {c.name: c.digest for c in contenders},
-            "sections": {c.name: c.to_json() for c in chapters},
-        }
-        publish_text(out / "results.json", json.dumps(results, indent=2, allow_nan=False) + "\n")
-        write_pages(out, chapters, results)
+        results = publish_chapters(
+            out,
+            chapters,
+            settings,
+            template="bench_generators.md.j2",
+            models={c.name: c.digest for c in contenders},
+            told={"published": PUBLISHED},
+        )
     print_bars(results)
     return results
 

@@ -149,7 +149,7 @@ def import_(
 
 @app.command
 def train(
-    what: Literal["generator", "gate", "surrogate", "micrograph"],
+    what: Literal["generator", "gate", "surrogate", "property", "plastic", "micrograph"],
     /,
     *,
     data: Annotated[Path, Parameter(help="Data set: the folder that simulate or import wrote.")],
@@ -173,6 +173,9 @@ def train(
             "differ from the data, which are then those normal to axis 0."
         ),
     ] = (),
+    also: Annotated[
+        tuple[Path, ...], Parameter(help="For a property surrogate: further data sets.")
+    ] = (),
     init_from: Annotated[
         str | None, Parameter(help="Fine-tune weights: a shipped name or a folder.")
     ] = None,
@@ -181,7 +184,7 @@ def train(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Train a generator, a statistics gate, a field surrogate or a renderer of micrographs."""
+    """Train a generator, a statistics gate, a surrogate of fields or properties, or a renderer."""
     from studies.training import run_training
 
     made = run_training(
@@ -195,6 +198,7 @@ def train(
         window=named_ranges(ranges),
         held_out=named_ranges(held_out),
         sections=sections,
+        also=also,
         control=control,
     )
     if made:

@@ -20,6 +20,8 @@ from studies.settings import (
     SimulateSettings,
 )
 from studies.settings_text import commented_yaml
+from surrogates.plastic_training import PlasticSettings
+from surrogates.property_training import PropertySettings
 from surrogates.training import SurrogateSettings
 
 
@@ -37,6 +39,8 @@ def settings_files() -> dict[str, type[BaseModel]]:
         "train-generator-gan.yaml": GanSettings,
         "train-generator-vae.yaml": VaeSettings,
         "train-surrogate.yaml": SurrogateSettings,
+        "train-property.yaml": PropertySettings,
+        "train-plastic.yaml": PlasticSettings,
         "train-micrograph.yaml": MicrographSettings,
     }
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from generators.microbench import MicroBenchScore
 from generators.microbench_memorisation import Memorisation
-from studies.bench import Bar
+from studies.bench_table import Cell, Row, Table
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,6 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """What one column shows in a row: text, and whether it reaches what is asked."""
-
-    text: str
-    met: bool | None = None
-
-
-@dataclass(frozen=True)
 class Metric:
     """One row: how to show it, and what is asked of it.
 
@@ -80,28 +72,11 @@ class Metric:
         return Cell(text, self.reached(value))
 
 
-@dataclass(frozen=True)
-class Table:
-    """Metrics by contender: of each row its name, what is asked, the floor, and the cells."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, str, str, tuple[Cell, ...]], ...]
-
-    def bars(self) -> list[Bar]:
-        """Return every bar of every model."""
-        return [
-            Bar(f"{name}, {column}", asked, cell.text, cell.met)
-            for column, k in zip(self.columns, range(len(self.columns)), strict=True)
-            for name, asked, _, cells in self.rows
-            if (cell := cells[k]).met is not None
-        ]
-
-
 def table(metrics: Sequence[Metric], columns: Sequence[Column]) -> Table:
     """Return all metrics of all columns, without those that no column has."""
     rows = [
-        (m.name, m.asked, m.floor(columns[0]) or "-", tuple(m.cell(c) for c in columns))
+        Row(m.name, tuple(m.cell(c) for c in columns), m.asked, m.floor(columns[0]) or "-")
         for m in metrics
     ]
-    shown = [row for row in rows if any(cell.text != "-" for cell in row[3])]
+    shown = [row for row in rows if any(cell.text != "-" for cell in row.cells)]
     return Table(tuple(c.name for c in columns), tuple(shown))

@@ -14,10 +14,11 @@ from generators.microbench_ensembles import Floors
 from microstructures import Microstructure, MicrostructureDataset
 from microstructures.seeds import derive_seed
 from studies.bench_chapter import Chapter
+from studies.bench_table import Table
 from studies.generator_contenders import Contender, draw_samples
 from studies.generator_figures import calibration_figure, cells_figure, ratio_figure
 from studies.generator_metrics import track_metrics
-from studies.generator_table import Column, Metric, Table, table
+from studies.generator_table import Column, Metric, table
 from studies.measured_data import MeasuredProcess, data_folder, heat_treated_steel, spherulites
 from studies.run_folder import RunFolder, Stage
 from studies.settings import GeneratorBenchSettings

@@ -27,7 +27,7 @@ from physics.processes import (
 )
 from studies.run_folder import find_folder
 from studies.settings import DesignSettings, ElasticPhases
-from surrogates import FieldSurrogate
+from surrogates import FieldSurrogate, PropertySurrogate
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,11 @@ def load_gate(name: str) -> CorrelationGate:
 def load_surrogate(name: str) -> FieldSurrogate:
     """Load a field surrogate from a training run, a model folder, or by shipped name."""
     return FieldSurrogate.from_pretrained(_located(name))
+
+
+def load_property_surrogate(name: str) -> PropertySurrogate:
+    """Load a property surrogate from a training run, a model folder, or by shipped name."""
+    return PropertySurrogate.from_pretrained(_located(name))
 
 
 def load_models(settings: DesignSettings) -> Models:

@@ -1,6 +1,6 @@
 """The verb `predict`: stiffness with its bracket, and fields, of structures in files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,10 +13,12 @@ from microstructures.publishing import publish_json, sha256
 from microstructures.vtkhdf import write_vtkhdf
 from physics import IsotropicElastic, effective_stiffness, solve_elasticity
 from studies.evaluation import as_batch
-from studies.models import elastic_materials, load_surrogate
+from studies.models import elastic_materials, load_property_surrogate, load_surrogate
 from studies.progress import progress_bar
 from studies.run_folder import open_run
 from studies.settings import PredictSettings, Settings
+from surrogates import FieldSurrogate, PropertyRung, SolverRung, evaluate
+from surrogates.ladder import Rung
 
 # Measured on one core per 64 x 64 voxels, all load cases, contrast 10.
 SECONDS_PER_CELL, MEMORY_MB = 0.1, 900
@@ -31,21 +33,24 @@ class PredictRun(Settings):
 
 @dataclass(frozen=True)
 class Prediction:
-    """Stiffness (GPa) and unit-load fields of one structure; load by load, Mandel components."""
+    """Stiffness (GPa) and, where they were computed, unit-load fields of one structure.
+
+    Fields are load by load, of Mandel components.
+    """
 
     stiffness: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
-    strain: np.ndarray
-    stress: np.ndarray
     about: dict[str, Any]
+    strain: np.ndarray | None = None
+    stress: np.ndarray | None = None
 
 
 def plan_prediction(files: Sequence[Path], settings: PredictSettings) -> dict[str, Any]:
     """Check the files; return expected memory (MB), disk (MB) and time (min)."""
     structures = _read(files, settings)
     for file, structure in zip(files, structures, strict=True):
-        _check_fit(file, structure, len(settings.youngs_modulus_gpa), None)
+        _check_labels(file, structure, len(settings.youngs_modulus_gpa))
     cells = sum(s.phases.size / 64**2 for s in structures)
     return {
         "memory_mb": round(MEMORY_MB + 10 * cells),
@@ -55,17 +60,20 @@ def plan_prediction(files: Sequence[Path], settings: PredictSettings) -> dict[st
 
 
 def run_prediction(files: Sequence[Path], settings: PredictSettings, out: Path) -> dict[str, Any]:
-    """Predict every file's stiffness; write predictions.json and one VTKHDF with fields each.
+    """Predict every file's stiffness; write predictions.json and, with fields, a VTKHDF each.
 
     Raises:
-        MicrostructureError: A file, a material or the surrogate does not fit.
+        MicrostructureError: A file, a material or the surrogate does not fit, or a structure is
+            further from the training set than was allowed.
     """
     structures = _read(files, settings)
     n_materials = len(settings.youngs_modulus_gpa)
-    surrogate = None if settings.solver else load_surrogate(settings.field_surrogate)
     for file, structure in zip(files, structures, strict=True):
-        _check_fit(file, structure, n_materials, surrogate)
-    materials = elastic_materials(settings, n_materials)
+        _check_labels(file, structure, n_materials)
+    predict, surrogate = _predictor(settings, elastic_materials(settings, n_materials))
+    for file, structure in zip(files, structures, strict=True):
+        if surrogate is not None:
+            _check_shape(file, structure, surrogate)
     identity = PredictRun(files_sha256={str(f): sha256(f) for f in files}, settings=settings)
     entries = []
     with (
@@ -73,13 +81,63 @@ def run_prediction(files: Sequence[Path], settings: PredictSettings, out: Path) 
         progress_bar("predict", len(files)) as advance,
     ):
         for k, (file, structure) in enumerate(zip(files, structures, strict=True)):
-            found = predict_one(structure, materials, surrogate, settings)
-            name = f"{k:03d}-{file.stem}.vtkhdf"
-            write_vtkhdf(structure.with_channels(**_channels(found)), run.path / name)
-            entries.append({"file": file.name, "fields": name, **_facts(structure, found)})
+            found = predict(structure)
+            _check_distance(file, found, settings.largest_distance)
+            entry = {"file": file.name, **_facts(structure, found)}
+            if found.strain is not None:
+                entry["fields"] = f"{k:03d}-{file.stem}.vtkhdf"
+                shown = structure.with_channels(**_channels(found))
+                write_vtkhdf(shown, run.path / entry["fields"])
+            entries.append(entry)
             advance(k + 1)
         publish_json(run.path / "predictions.json", {"predictions": entries})
     return {"predictions": entries, "verdict": [_sentence(entry) for entry in entries]}
+
+
+def _predictor(
+    settings: PredictSettings, materials: Sequence[IsotropicElastic]
+) -> tuple[Callable[[Microstructure], Prediction], FieldSurrogate | None]:
+    """Return what predicts a structure, and the surrogate whose limits all files must fit."""
+    if settings.bracket_tolerance is not None:
+        rungs = ladder(settings)
+        return lambda structure: predict_by_ladder(structure, materials, rungs, settings), None
+    surrogate = None if settings.solver else load_surrogate(settings.field_surrogate)
+    return lambda structure: predict_one(structure, materials, surrogate, settings), surrogate
+
+
+def ladder(settings: PredictSettings) -> list[Rung]:
+    """Return the rungs from the cheapest to the solver, which stands alone where it was asked for.
+
+    The certified field surrogate is none of them: for one file it costs more than the solver's
+    own bracket (`mesoforge bench surrogates`).
+
+    Raises:
+        CheckpointError: A surrogate is not there or was altered.
+    """
+    if settings.solver:
+        return [SolverRung()]
+    return [PropertyRung(load_property_surrogate(settings.property_surrogate)), SolverRung()]
+
+
+def predict_by_ladder(
+    structure: Microstructure,
+    materials: Sequence[IsotropicElastic],
+    rungs: Sequence[Rung],
+    settings: PredictSettings,
+) -> Prediction:
+    """Return the stiffness by the cheapest rung whose bracket is within `bracket_tolerance`."""
+    assert settings.bracket_tolerance is not None
+    (found,) = evaluate(
+        as_batch([structure]),
+        materials,
+        rungs,
+        tolerance=settings.bracket_tolerance,
+        guaranteed=settings.guaranteed,
+    )
+    about = {"by": found.rung, "level": found.level, "cpu_ms": round(found.cpu_ms, 2)}
+    if found.distance is not None:
+        about["distance"] = found.distance
+    return Prediction(found.value.numpy(), found.lower.numpy(), found.upper.numpy(), about)
 
 
 def predict_one(
@@ -104,9 +162,9 @@ def _prediction(value: Tensor, bounds: Any, fields: Any, about: dict[str, Any]) 
         stiffness=_first(value),
         lower=_first(bounds.lower),
         upper=_first(bounds.upper),
+        about=about,
         strain=_first(fields.strain),
         stress=_first(fields.stress),
-        about=about,
     )
 
 
@@ -115,6 +173,8 @@ def _first(values: Tensor) -> np.ndarray:
 
 
 def _channels(found: Prediction) -> dict[str, np.ndarray]:
+    assert found.strain is not None
+    assert found.stress is not None
     loads = ("11", "22", "12") if len(found.strain) == 3 else ("11", "22", "33", "23", "13", "12")
     channels = {}
     for load, strain, stress in zip(loads, found.strain, found.stress, strict=True):
@@ -145,6 +205,8 @@ def _sentence(entry: Mapping[str, Any]) -> str:
         f"{entry['file']}: this structure's C11 is {c11['value']:.5g} GPa by the {entry['by']}, "
         f"between {c11['lower']:.5g} and {c11['upper']:.5g} ({entry['level']})"
     )
+    if "cpu_ms" in entry:
+        text += f", for {entry['cpu_ms']:.3g} CPU ms"
     if entry.get("distance", 0) > 1:
         text += f"; it is unlike the training set (distance {entry['distance']:.1f}, 1 is its edge)"
     return text + "."
@@ -161,7 +223,17 @@ def _read(files: Sequence[Path], settings: PredictSettings) -> list[Microstructu
     ]
 
 
-def _check_fit(file: Path, structure: Microstructure, n_materials: int, surrogate: Any) -> None:
+def _check_distance(file: Path, found: Prediction, largest: float | None) -> None:
+    distance = found.about.get("distance")
+    if largest is not None and distance is not None and distance > largest:
+        raise DataError(
+            f"{file}: expected a structure and materials within distance {largest:g} of the "
+            f"surrogate's training set, got {distance:.2f}; solve it (--solver), or allow more as "
+            "--largest-distance"
+        )
+
+
+def _check_labels(file: Path, structure: Microstructure, n_materials: int) -> None:
     highest = int(structure.phases.max())
     if highest >= n_materials:
         raise DataError(
@@ -169,8 +241,10 @@ def _check_fit(file: Path, structure: Microstructure, n_materials: int, surrogat
             f"youngs_modulus_gpa, found label {highest}; give more moduli, or the stored value of "
             "each label as --values, for example --values 0 255"
         )
-    if surrogate is not None:
-        try:
-            surrogate.check_shape(structure.shape)
-        except DataError as error:
-            raise DataError(f"{file}: {error}") from error
+
+
+def _check_shape(file: Path, structure: Microstructure, surrogate: FieldSurrogate) -> None:
+    try:
+        surrogate.check_shape(structure.shape)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from error

@@ -200,8 +200,26 @@ class PredictSettings(ElasticPhases):
     """Effective stiffness and fields of given structures."""
 
     field_surrogate: str = setting("elastic-2d-fno", "Field surrogate: a shipped name or a folder")
+    property_surrogate: str = setting(
+        "stiffness-2d", "Property surrogate, asked where bracket_tolerance is set: name or folder"
+    )
     solver: bool = setting(False, "Solve instead of asking the surrogate")
     tolerance: float = setting(1e-6, "Solver tolerance (relative residual)", gt=0, lt=1)
+    bracket_tolerance: float | None = setting(
+        None,
+        "Widest relative bracket: each file's stiffness, without fields, by the property surrogate "
+        "where it is as sure, else by the solver; null: the field surrogate, or the solver",
+        gt=0,
+        lt=1,
+    )
+    guaranteed: bool = setting(
+        False, "With bracket_tolerance: no bracket that is only calibrated (90 %)"
+    )
+    largest_distance: float | None = setting(
+        None,
+        "Refuse structures further from the training set (1 is its edge); null: flag them",
+        gt=0,
+    )
     values: tuple[float, ...] = setting(
         (), "Stored values of label 0, 1, ... in a picture, for example 0 255; empty: as stored"
     )
@@ -242,4 +260,14 @@ class GeneratorBenchSettings(Settings):
     track: tuple[Literal["A", "B", "C"], ...] = setting(
         ("A", "B", "C"), "A: simulators; B: measured processes; C: 2-D to 3-D", min_length=1
     )
+    seed: int = setting(0, "Seed of everything random", ge=0)
+
+
+class SurrogateBenchSettings(Settings):
+    """A benchmark of surrogates: how much of each chapter is measured."""
+
+    tier: Literal["small", "full"] = setting(
+        "small", "Small: an hour of one core; full: the sizes of the bars"
+    )
+    quick: bool = setting(False, "Toy sizes: shows that everything runs, says nothing of quality")
     seed: int = setting(0, "Seed of everything random", ge=0)

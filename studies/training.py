@@ -1,4 +1,4 @@
-"""The verb `train`: a generator, a gate, a field surrogate or a micrograph renderer."""
+"""The verb `train`: a generator, a gate, a surrogate of some kind, or a renderer."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from studies.settings import Settings, resolve_settings
 from studies.settings_text import settings_yaml
 from studies.training_window import training_part
 
-What = Literal["generator", "gate", "surrogate", "micrograph"]
+What = Literal["generator", "gate", "surrogate", "property", "plastic", "micrograph"]
 Family = Literal["diffusion", "gan", "vae"]
 
 
@@ -38,14 +38,16 @@ def run_training(
     window: Mapping[str, list[float]] | None = None,
     held_out: Mapping[str, list[float]] | None = None,
     sections: Sequence[Path] = (),
+    also: Sequence[Path] = (),
     control: bool = False,
 ) -> Path | None:
     """Train on a data set, save the model in `out/model` and return that; repeat to resume.
 
     The family matters for a generator only. `window` and `held_out` take a part of the data
     (`training_part`). `sections` are data sets of sections normal to axis 1 and 2, for a GAN of
-    volumes. With `control` a generator that starts from saved weights (`init_from`) is also
-    trained from scratch with the same settings, in `out/control`.
+    volumes, `also` further data sets for a property surrogate. With `control` a generator that
+    starts from saved weights (`init_from`) is also trained from scratch with the same settings,
+    in `out/control`.
 
     Raises:
         MicrostructureError: The data set or a setting does not fit, or training diverged.
@@ -62,15 +64,18 @@ def run_training(
     if dry_run:
         print(settings_yaml({**resolved, "expected": expected_cost(what, dataset, settings)}))
         return None
-    others = [MicrostructureDataset.open(find_folder(folder, "dataset")) for folder in sections]
+    if also and what != "property":
+        raise DataError(f"expected further data only for train property, got it for {what}")
+    folders = [*sections, *also]
+    others = [MicrostructureDataset.open(find_folder(folder, "dataset")) for folder in folders]
     digests = "+".join(part.digest for part in (dataset, *others))
     identity = TrainingRun(what=what, data=digests, settings=resolved)
     with open_run(out, identity, verb="train", inputs=inputs) as run:
-        train_model(what, dataset, settings, run.path / "model", sections=others)
+        train_model(what, dataset, settings, run.path / "model", others=others)
         publish_history(run.path, "model")
         if control:
             scratch = settings.model_copy(update={"init_from": None})
-            train_model(what, dataset, scratch, run.path / "control", sections=others)
+            train_model(what, dataset, scratch, run.path / "control", others=others)
             publish_history(run.path, "control")
         return run.path / "model"
 
@@ -86,6 +91,14 @@ def settings_model(what: What, family: Family = "diffusion") -> type[BaseModel]:
             from surrogates.training import SurrogateSettings
 
             return SurrogateSettings
+        case "property":
+            from surrogates.property_training import PropertySettings
+
+            return PropertySettings
+        case "plastic":
+            from surrogates.plastic_training import PlasticSettings
+
+            return PlasticSettings
         case "micrograph":
             from generators.micrograph_training import MicrographSettings
 
@@ -104,9 +117,12 @@ def train_model(
     settings: BaseModel,
     folder: Path,
     *,
-    sections: Sequence[MicrostructureDataset] = (),
+    others: Sequence[MicrostructureDataset] = (),
 ) -> None:
-    """Train one model on a data set into a folder; nothing happens where it stands already."""
+    """Train one model on a data set into a folder; nothing happens where it stands already.
+
+    `others` are the further data sets of models that take some.
+    """
     if (folder / "manifest.json").exists():
         return
     match what:
@@ -119,7 +135,7 @@ def train_model(
                     dataset,
                     settings,
                     folder,
-                    sections=sections,
+                    sections=others,
                     progress=lambda k, *_: advance(k),
                 )
         case "surrogate":
@@ -128,6 +144,26 @@ def train_model(
             assert isinstance(settings, SurrogateSettings)
             with progress_bar("train surrogate", settings.training.steps) as advance:
                 train_field_surrogate(dataset, settings, folder, progress=lambda k, *_: advance(k))
+        case "property":
+            from surrogates.property_training import PropertySettings, train_property_surrogate
+
+            assert isinstance(settings, PropertySettings)
+            with progress_bar("train property", settings.training.steps) as advance:
+                train_property_surrogate(
+                    dataset,
+                    settings,
+                    folder,
+                    others=others,
+                    progress=lambda k, *_: advance(k),
+                )
+        case "plastic":
+            from surrogates.plastic_training import PlasticSettings, train_plastic_surrogate
+
+            assert isinstance(settings, PlasticSettings)
+            with progress_bar("train plastic", settings.training.steps) as advance:
+                train_plastic_surrogate(
+                    dataset, settings, folder, progress=lambda k, *_: advance(k)
+                )
         case "micrograph":
             from generators.micrograph_training import MicrographSettings, train_micrographs
 

@@ -3,6 +3,7 @@
 import io
 import itertools
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,8 +23,16 @@ CATHODE_SIDE = {"small": 32, "full": 64}
 ANODE_SIDE = 30
 """Voxels a side of the blocks, by tier; the bars are on the full one."""
 
-BEREA_SHARE, CATHODE_SHARE, ANODE_SHARE = 144 / 400, 64 / 128, 32 / 62
-"""Share of an axis whose sections may be seen: configs/import-NAME-sections.yaml take these."""
+BEREA_GAPS = 4
+"""Gaps between the truth's blocks along each axis, with a section in each."""
+
+CATHODE_SHARE, ANODE_SHARE = 64 / 128, 32 / 62
+CATHODE_SPACING, ANODE_SPACING = 4, 2
+"""Share of axis 0 whose sections may be seen, and voxels from one to the next, as
+configs/import-NAME-sections.yaml have them."""
+
+Spans = Sequence[Sequence[tuple[int, int]]]
+"""First voxel and end of the parts along each axis that the truth is cut from."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +43,7 @@ class KnownVolume:
         name: Stem of stages; a model whose name holds it is judged here.
         about: Source, licence, size, and which part the sections are from.
         blocks: Labels `(block, x, y, z)`, the truth; none of their voxels is in a section.
-        slices: Sections `(slice, x, y)` of the other part, as baselines use them.
+        slices: Sections `(slice, x, y)` of the other part, as baselines and pilots use them.
         phase_names: One name per label.
         phases: Labels that surface, S2, lineal path and Euler density are of.
     """
@@ -73,18 +82,38 @@ def berea(settings: GeneratorBenchSettings) -> KnownVolume | None:
         return None
     with zipfile.ZipFile(path) as archive:
         grains = tifffile.imread(io.BytesIO(archive.read("berea.tif")))
-    about = (
-        "Berea sandstone, micro-CT, 400 x 400 x 400 (Imperial College; Mosser et al., 2017, MIT "
-        "licence); sections are of pages 0 to 143, blocks of the other pages. Quoted, not measured "
-        "here: the 3-D GAN of Mosser et al. misses at 200 x 200 x 200 the surface by 2.8 %, the "
-        "Euler density by 2.1 % and the pores' S2 by 2.2 %, having seen volumes."
-    )
     # Pages of a picture are direction 3, as `read_microstructure` has them.
     labels = (np.asarray(grains).transpose(2, 1, 0) == 0).astype(np.uint8)
-    parts = _cut(
-        labels, side=BEREA_SIDE[settings.tier], axis=2, share=BEREA_SHARE, settings=settings
+    side = BEREA_SIDE[settings.tier]
+    spans, places = berea_layout(labels.shape[0], QUICK_SIDE if settings.quick else 128)
+    about = (
+        f"Berea sandstone, micro-CT, {' x '.join(map(str, labels.shape))} (Imperial College; "
+        "Mosser et al., 2017, MIT licence); sections are "
+        f"{', '.join(map(str, places))} along each axis, blocks lie between them. Quoted, not "
+        "measured here: the 3-D GAN of Mosser et al. misses at 200 x 200 x 200 the surface by "
+        "2.8 %, the Euler density by 2.1 % and the pores' S2 by 2.2 %, having seen volumes."
     )
-    return KnownVolume("berea", about, *parts, ("grain", "pore"), (1,))
+    blocks = _cut(labels, [spans] * 3, side=side, settings=settings)
+    used = slice(places[0], labels.shape[0] - places[0])
+    sections = [labels.take(place, axis)[used, used] for axis in range(3) for place in places]
+    return KnownVolume("berea", about, blocks, _stacked(sections), ("grain", "pore"), (1,))
+
+
+def berea_layout(length: int, side: int) -> tuple[list[tuple[int, int]], list[int]]:
+    """Return the spans of the truth along an axis, and the sections in the gaps around them.
+
+    As many spans of `side` voxels as `BEREA_GAPS` gaps of equal width bound: 400 voxels are
+    4 + 128 + 4 + 128 + 4 + 128 + 4. Sections are in the middle of the gaps, rounded down.
+    """
+    gap = (length - (BEREA_GAPS - 1) * side) // BEREA_GAPS
+    if gap < 1:
+        raise DataError(
+            f"expected a volume of at least {(BEREA_GAPS - 1) * side + BEREA_GAPS} voxels a side, "
+            f"got {length}; leave out track C, or use the data as it was published"
+        )
+    starts = [gap + k * (side + gap) for k in range(BEREA_GAPS - 1)]
+    places = [k * (side + gap) + (gap - 1) // 2 for k in range(BEREA_GAPS)]
+    return [(start, start + side) for start in starts], places
 
 
 def cathode(settings: GeneratorBenchSettings) -> KnownVolume | None:
@@ -97,9 +126,8 @@ def cathode(settings: GeneratorBenchSettings) -> KnownVolume | None:
         "64, blocks of the other half."
     )
     names = ("phase 0", "phase 1")
-    parts = _cut(
-        labels, side=CATHODE_SIDE[settings.tier], axis=0, share=CATHODE_SHARE, settings=settings
-    )
+    side, spacing = CATHODE_SIDE[settings.tier], CATHODE_SPACING
+    parts = _halved(labels, side, share=CATHODE_SHARE, spacing=spacing, settings=settings)
     return KnownVolume("nmc", about, *parts, names, (1,))
 
 
@@ -113,7 +141,7 @@ def anode(settings: GeneratorBenchSettings) -> KnownVolume | None:
         "of x below 32, blocks of the rest."
     )
     names = ("phase 0", "phase 1", "phase 2")
-    parts = _cut(labels, side=ANODE_SIDE, axis=0, share=ANODE_SHARE, settings=settings)
+    parts = _halved(labels, ANODE_SIDE, share=ANODE_SHARE, spacing=ANODE_SPACING, settings=settings)
     return KnownVolume("sofc", about, *parts, names, (0, 1, 2))
 
 
@@ -125,19 +153,25 @@ def _electrode(name: str) -> np.ndarray | None:
         return stored["phase"]
 
 
-def _cut(
-    labels: np.ndarray,
-    *,
-    side: int,
-    axis: int,
-    share: float,
-    settings: GeneratorBenchSettings,
+def _halved(
+    labels: np.ndarray, side: int, *, share: float, spacing: int, settings: GeneratorBenchSettings
 ) -> tuple[Tensor, Tensor]:
-    """Return all whole blocks beyond the seen part of an axis, and three sections of that part."""
+    """Return all whole blocks beyond the seen part of axis 0, and sections of that part."""
+    seen = round(share * labels.shape[0])
+    spans = [[(seen if axis == 0 else 0, n)] for axis, n in enumerate(labels.shape)]
+    # Only sections normal to this axis are as large as the volume.
+    sections = torch.from_numpy(labels[:seen:spacing].copy())
+    return _cut(labels, spans, side=side, settings=settings), sections
+
+
+def _cut(
+    labels: np.ndarray, spans: Spans, *, side: int, settings: GeneratorBenchSettings
+) -> Tensor:
+    """Return all whole blocks within the spans."""
     side = min(side, QUICK_SIDE) if settings.quick else side
-    seen = round(share * labels.shape[axis])
     starts = [
-        range(seen if a == axis else 0, n - side + 1, side) for a, n in enumerate(labels.shape)
+        [start for low, end in along for start in range(low, end - side + 1, side)]
+        for along in spans
     ]
     blocks = [
         labels[tuple(slice(start, start + side) for start in corner)]
@@ -145,10 +179,11 @@ def _cut(
     ]
     if not blocks:
         raise DataError(
-            f"expected a volume with a block of {side} voxels a side beyond voxel {seen} of axis "
-            f"{axis}, got {labels.shape}; leave out track C, or use the data as it was published"
+            f"expected a block of {side} voxels a side within {spans}, got a volume of "
+            f"{labels.shape}; leave out track C, or use the data as it was published"
         )
-    # Only sections normal to this axis are as large as the volume.
-    places = [seen * (2 * k + 1) // 6 for k in range(3)]
-    sections = [labels.take(place, axis) for place in places]
-    return torch.from_numpy(np.stack(blocks)), torch.from_numpy(np.stack(sections))
+    return _stacked(blocks)
+
+
+def _stacked(parts: Sequence[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack(parts))

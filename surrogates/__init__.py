@@ -2,12 +2,15 @@
 
 from surrogates.fields import FieldPrediction, FieldSurrogate
 from surrogates.ladder import FieldRung, PropertyRung, SolverRung, evaluate
+from surrogates.plastic_path import PlasticPrediction, PlasticSurrogate
 from surrogates.properties import PropertyPrediction, PropertySurrogate
 
 __all__ = [
     "FieldPrediction",
     "FieldRung",
     "FieldSurrogate",
+    "PlasticPrediction",
+    "PlasticSurrogate",
     "PropertyPrediction",
     "PropertyRung",
     "PropertySurrogate",

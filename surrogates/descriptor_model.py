@@ -9,10 +9,12 @@ from torch import Tensor
 from microstructures import DataError
 from physics.statistics.correlation import two_point_correlation
 from surrogates.labels import LabelledCells
+from surrogates.quantities import Quantity
 from surrogates.solver_steps import MatrixInterval, SolverSteps
 
 REACH = 16  # voxels up to which the map of correlations is used
 CELLS_AT_ONCE = 256
+LOWEST_MODULUS = 1e-4  # in units of the reference; a pore is taken as this soft a phase
 PENALTIES = tuple(10.0**k for k in range(-6, 4))
 
 
@@ -31,18 +33,27 @@ class DescriptorModel:
     centre: Float[Tensor, " entry"]
     scale: Float[Tensor, " entry"]
     weights: Float[Tensor, "design n2"]
-    n: int
+    quantity: Quantity
+    steps: int = 0
 
     @classmethod
-    def fit(cls, labels: LabelledCells, *, components: int = 12) -> "DescriptorModel":
+    def fit(
+        cls, labels: LabelledCells, *, components: int = 12, steps: int = 0
+    ) -> "DescriptorModel":
         """Fit to labelled cells.
+
+        Args:
+            labels: The cells.
+            components: Principal components of the correlations.
+            steps: Predict the place between Reuss and the bound of that many of the solver's
+                first steps, instead of Voigt's: what the property net starts from.
 
         Raises:
             DataError: Fewer cells than components.
         """
         if len(labels) <= components:
             raise DataError(f"expected more than {components} labelled cells, got {len(labels)}")
-        maps, numbers, interval = described(labels)
+        maps, numbers, interval = described(labels, steps)
         mean = maps.mean(0)
         _, _, basis = torch.linalg.svd(maps - mean, full_matrices=False)
         entries = _entries((maps - mean) @ basis[:components].mT, numbers)
@@ -50,33 +61,49 @@ class DescriptorModel:
         design = torch.cat([(entries - centre) / scale, torch.ones(len(entries), 1)], 1).double()
         target = interval.share(labels.effective).flatten(1)
         weights = _ridge(design, target)
-        return cls(mean, basis[:components], centre, scale, weights, labels.effective.shape[-1])
+        return cls(mean, basis[:components], centre, scale, weights, labels.quantity, steps)
 
     def predict(self, labels: LabelledCells) -> Float[Tensor, "cell n n"]:
         """Return the matrices of cells, in their reference's unit; the labels are not looked at."""
-        maps, numbers, interval = described(labels)
+        return self._at(*described(labels, self.steps))
+
+    @torch.no_grad()
+    def predict_fields(
+        self, moduli: Float[Tensor, "cell modulus *space"]
+    ) -> Float[Tensor, "cell n n"]:
+        """Return the matrices of scaled local moduli, in their unit."""
+        maps, numbers, *ends = _described(moduli, self.quantity, self.steps)
+        return self._at(maps, numbers, MatrixInterval.between(*ends))
+
+    def _at(self, maps: Tensor, numbers: Tensor, interval: MatrixInterval) -> Tensor:
         entries = _entries((maps - self.mean) @ self.components.mT, numbers)
         design = torch.cat(
             [(entries - self.centre) / self.scale, torch.ones(len(entries), 1)], 1
         ).double()
-        share = (design @ self.weights).unflatten(1, (self.n, self.n))
+        n = interval.upper.shape[-1]
+        share = (design @ self.weights).unflatten(1, (n, n))
         values, vectors = torch.linalg.eigh((share + share.mT) / 2)
         return interval.at((vectors * values.clamp(0, 1).unsqueeze(1)) @ vectors.mT)
 
 
 @torch.no_grad()
-def described(labels: LabelledCells) -> tuple[Tensor, Tensor, MatrixInterval]:
-    """Return correlation maps, numbers, and the interval from Reuss to Voigt of each cell."""
+def described(labels: LabelledCells, steps: int) -> tuple[Tensor, Tensor, MatrixInterval]:
+    """Return correlation maps, numbers, and the interval from Reuss to Voigt of each cell.
+
+    With `steps` the interval ends at the bound of the solver's first steps.
+    """
     parts = [
-        _described(labels.fields(rows, labels.phases[rows]), labels)
+        _described(labels.fields(rows, labels.phases[rows]), labels.quantity, steps)
         for rows in torch.arange(len(labels)).split(CELLS_AT_ONCE)
     ]
     maps, numbers, lower, upper = (torch.cat(column) for column in zip(*parts, strict=True))
     return maps, numbers, MatrixInterval.between(lower, upper)
 
 
-def _described(moduli: Tensor, labels: LabelledCells) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    logs = moduli.log().flatten(2)
+def _described(
+    moduli: Tensor, quantity: Quantity, steps: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    logs = moduli.clamp_min(LOWEST_MODULUS).log().flatten(2)
     low, high = logs.amin(2, keepdim=True), logs.amax(2, keepdim=True)
     stiffness = ((logs - low) / (high - low).clamp_min(1e-6))[:, -1].unflatten(1, moduli.shape[2:])
     fraction = stiffness.flatten(1).mean(1, keepdim=True)
@@ -86,8 +113,9 @@ def _described(moduli: Tensor, labels: LabelledCells) -> tuple[Tensor, Tensor, T
         near = torch.arange(-reach, reach + 1) % correlation.shape[axis]
         correlation = correlation.index_select(axis, near)
     numbers = torch.cat([fraction, (high - low)[:, :, 0], logs[:, 0].mean(1, keepdim=True)], 1)
-    steps = SolverSteps.of(labels.quantity.problem(moduli), 1)
-    return correlation.flatten(1).float(), numbers.float(), steps.reuss, steps.voigt
+    found = SolverSteps.of(quantity.problem(moduli), max(steps, 1))
+    upper = found.interval.upper if steps else found.voigt
+    return correlation.flatten(1).float(), numbers.float(), found.reuss, upper
 
 
 def _entries(scores: Tensor, numbers: Tensor) -> Tensor:

@@ -66,7 +66,7 @@ class DisplacementNet(nn.Module):
         cells = referenced.cells
         self.check_shape(cells.shape)
         loads = referenced.unit_loads()
-        born = cells.gradient(referenced.step(loads))
+        born = cells.gradient(referenced.born())
         # Shear first, as trained weights expect.
         logs = referenced.moduli.flip(1).clamp_min(LOWEST_MODULUS).log()
         features = [logs, born.flatten(1, 2)]

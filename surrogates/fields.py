@@ -103,9 +103,7 @@ class FieldSurrogate:
         problem = staggered_problem(phases, materials)
         self.check_shape(problem.shape)
         cells, unit_gpa = ReferencedCells.of_moduli(problem.lame, problem.shear[:, 0])
-        unit = self._displacements(cells)
-        if iterations:
-            unit = iterated(problem, unit, iterations)
+        unit = self._displacements(problem, cells, iterations)
         bounds = certify_elastic(phases, materials, displacement=unit) if certify else None
         if bounds is None:
             effective = cells.energy(unit).double() * unit_gpa.view(-1, 1, 1)
@@ -126,6 +124,34 @@ class FieldSurrogate:
             upper=bounds.upper if bounds else None,
             distance=self.familiarity(cells.moduli),
         )
+
+    @torch.no_grad()
+    def displacement(
+        self,
+        phases: Shaped[Tensor, "batch *dims"],
+        materials: Sequence[IsotropicElastic],
+        *,
+        iterations: int = 0,
+    ) -> Float[Tensor, "batch n dim *space"]:
+        """Return `predict`'s displacements of the unit loads (voxels) and nothing else.
+
+        Raises:
+            DataError: Phases or materials do not fit, or a side is not a multiple of 4.
+            ConvergenceError: The net's answer is not finite.
+        """
+        problem = staggered_problem(phases, materials)
+        self.check_shape(problem.shape)
+        cells, _ = ReferencedCells.of_moduli(problem.lame, problem.shear[:, 0])
+        return self._displacements(problem, cells, iterations)
+
+    @torch.no_grad()
+    def distance(
+        self, phases: Shaped[Tensor, "batch *dims"], materials: Sequence[IsotropicElastic]
+    ) -> Float[Tensor, " batch"]:
+        """Return `predict`'s distance from the training set and nothing else."""
+        problem = staggered_problem(phases, materials)
+        cells, _ = ReferencedCells.of_moduli(problem.lame, problem.shear[:, 0])
+        return self.familiarity(cells.moduli)
 
     def refine(
         self,
@@ -175,7 +201,9 @@ class FieldSurrogate:
             )
         return cls(net, familiarity)
 
-    def _displacements(self, cells: ReferencedCells) -> Tensor:
+    def _displacements(
+        self, problem: StaggeredElasticity, cells: ReferencedCells, iterations: int
+    ) -> Tensor:
         size = max(1, CHUNK_VOXELS // cells.cells.lame[0].numel())
         starts = range(0, cells.cells.batch, size)
         unit = torch.cat([self.net(cells.select(slice(k, k + size))) for k in starts])
@@ -184,7 +212,7 @@ class FieldSurrogate:
                 "expected finite displacements from the surrogate, got NaN or infinity; "
                 "use the solver for these materials"
             )
-        return unit
+        return iterated(problem, unit, iterations) if iterations else unit
 
 
 def _fields(

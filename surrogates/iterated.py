@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from physics.mechanics.cells import slabs
 from physics.mechanics.krylov import conjugate_gradients
 from physics.mechanics.problem import CellProblem
 
@@ -20,20 +21,28 @@ def iterated(
     reference, in float32, from `displacement` or from zero. Each costs one application of the
     cell's operator and one of the Green operator per load; the energy never rises.
     """
+    parts = [
+        _iterated(
+            problem.select(part), None if displacement is None else displacement[part], iterations
+        )
+        for part in slabs(problem, problem.components)
+    ]
+    return torch.cat(parts)
+
+
+def _iterated(problem: CellProblem, displacement: Tensor | None, iterations: int) -> Tensor:
     n = problem.components
     unit = torch.eye(n, dtype=torch.float32, device=problem.device)
-    macro = unit.expand(problem.batch, n, n)
     operator = problem.operator(n, torch.float32)
-    force = problem.load_force(macro).float()
+    force = problem.load_force(unit.expand(problem.batch, n, n)).float()
     start = torch.zeros_like(force) if displacement is None else displacement.float()
     if displacement is not None:
         force = force - operator(start)
-    target = torch.zeros(problem.batch, n, dtype=force.dtype, device=problem.device)
     step, _ = conjugate_gradients(
         operator,
         problem.green(torch.float32),
         force,
-        target=target,
+        target=torch.zeros(problem.batch, n, dtype=force.dtype, device=problem.device),
         max_iterations=iterations,
     )
     return start + step

@@ -1,6 +1,7 @@
 """What a surrogate learns from: cells, materials drawn for each, the solver's answers."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,16 @@ class LabelledCells:
     def __len__(self) -> int:
         return len(self.phases)
 
+    @classmethod
+    def joined(cls, parts: "Sequence[LabelledCells]") -> "LabelledCells":
+        """Return the cells of all parts, which have one shape and quantity."""
+        return cls(
+            phases=torch.cat([part.phases for part in parts]),
+            moduli=torch.cat([part.moduli for part in parts]),
+            effective=torch.cat([part.effective for part in parts]),
+            quantity=parts[0].quantity,
+        )
+
     def fields(
         self, which: Tensor, phases: UInt8[Tensor, "batch *space"]
     ) -> Float[Tensor, "batch modulus *space"]:
@@ -62,15 +73,17 @@ class LabelledCells:
 
 
 def training_cells(
-    dataset: MicrostructureDataset, *, random_fields: int, seed: int
+    dataset: MicrostructureDataset, *, random_fields: int, seed: int, as_periods: bool = False
 ) -> UInt8[Tensor, "cell *space"]:
     """Return the data set's cells that hold two or more phases, then cuts of random fields.
+
+    With `as_periods`, cells that are not periodic are taken as one period, seams and all.
 
     Raises:
         DataError: The cells are not periodic or hold one phase only, or random fields are asked
             for beside more than two phases.
     """
-    if not all(dataset.periodic):
+    if not (as_periods or all(dataset.periodic)):
         raise DataError(
             f"expected periodic cells to train a field surrogate, got periodic = "
             f"{dataset.periodic}; simulate periodic cells, or crop and tile"

@@ -1,5 +1,6 @@
 """The ladder: the cheapest evaluation of an effective matrix whose interval is narrow enough."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +17,9 @@ from surrogates.properties import PropertySurrogate
 from surrogates.quantities import Name
 
 Level = Literal["statistical", "discrete"]
-SOLVER_TOLERANCES = (3e-2, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+PROBED = 8  # cells that show whether a rung is worth asking about many more
+FINEST_RESIDUAL = 1e-6
+SINGLE_PRECISION = 1e-5  # residuals from here on are reached in float32
 
 
 @dataclass(frozen=True)
@@ -26,7 +29,8 @@ class Bracketed:
     Level "discrete": guaranteed for the staggered scheme's exact answer, in the Loewner order (so
     for the diagonal; other entries follow from quadratic forms). Level "statistical": calibrated
     on cells like those of training. `trusted` says of which cells the rung claims to know
-    anything; a statistical rung does not, beyond its training set.
+    anything; a statistical rung does not, beyond its training set. `distance` is that from the
+    training set, where the rung has one.
     """
 
     value: Float[Tensor, "batch n n"]
@@ -34,14 +38,22 @@ class Bracketed:
     upper: Float[Tensor, "batch n n"]
     trusted: Tensor
     level: Level
+    distance: Float[Tensor, " batch"] | None = None
 
 
 @runtime_checkable
 class Rung(Protocol):
     """One way to evaluate an effective matrix."""
 
-    name: str
-    level: Level
+    @property
+    def name(self) -> str:
+        """What answers say they come from."""
+        ...
+
+    @property
+    def level(self) -> Level:
+        """The kind of its intervals."""
+        ...
 
     def accepts(self, shape: Sequence[int]) -> bool:
         """Return whether cells of this shape can be evaluated."""
@@ -71,7 +83,10 @@ class PropertyRung:
     ) -> Bracketed:
         """Return the surrogate's calibrated interval."""
         found = self.model.predict(phases, materials)
-        return Bracketed(found.value, found.lower, found.upper, found.distance <= 1, "statistical")
+        trusted = found.distance <= 1
+        return Bracketed(
+            found.value, found.lower, found.upper, trusted, "statistical", found.distance
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +109,9 @@ class FieldRung:
         assert found.lower is not None
         assert found.upper is not None
         sure = torch.ones(len(phases), dtype=torch.bool)
-        return Bracketed(found.effective, found.lower, found.upper, sure, "discrete")
+        return Bracketed(
+            found.effective, found.lower, found.upper, sure, "discrete", found.distance
+        )
 
 
 @dataclass(frozen=True)
@@ -112,14 +129,19 @@ class SolverRung:
     def evaluate(
         self, phases: Shaped[Tensor, "batch *dims"], materials: Sequence, tolerance: float
     ) -> Bracketed:
-        """Return the solver's bounds at the loosest residual that makes all narrow enough."""
+        """Return the solver's bounds at a residual that makes all narrow enough."""
         solve = effective_stiffness if self.quantity == "stiffness" else effective_conductivity
-        for residual in SOLVER_TOLERANCES:
-            found = solve(phases, materials, tolerance=residual)
+        # The width falls as the square of the residual.
+        residual = max(math.sqrt(tolerance), FINEST_RESIDUAL)
+        while True:
+            precision = torch.float32 if residual >= SINGLE_PRECISION else torch.float64
+            found = solve(phases, materials, tolerance=residual, dtype=precision)
             # A cell with pores has no lower bound but 0: its residual has to do.
             lower = torch.where(found.one_sided.view(-1, 1, 1), found.value, found.lower)
-            if bool((relative_width(lower, found.upper) <= tolerance).all()):
+            narrow = bool((relative_width(lower, found.upper) <= tolerance).all())
+            if narrow or residual <= FINEST_RESIDUAL:
                 break
+            residual = max(residual / 3, FINEST_RESIDUAL)
         sure = torch.ones(len(phases), dtype=torch.bool)
         return Bracketed((lower + found.upper) / 2, lower, found.upper, sure, "discrete")
 
@@ -129,7 +151,8 @@ class Evaluation:
     """What the ladder found for one cell, and what it cost.
 
     `rung` is the name of the rung that answered; `cpu_ms` is this cell's share of the process
-    time of all rungs that were asked about it.
+    time of all rungs that were asked about it; `distance` is the answering rung's distance from
+    its training set, None for the solver.
     """
 
     value: Float[Tensor, "n n"]
@@ -138,6 +161,7 @@ class Evaluation:
     level: Level
     rung: str
     cpu_ms: float
+    distance: float | None = None
 
 
 def evaluate(
@@ -149,6 +173,8 @@ def evaluate(
     guaranteed: bool = False,
 ) -> list[Evaluation]:
     """Climb until every cell's interval is within the tolerance.
+
+    Of many cells, a rung that answers none of the first few is not asked about the others.
 
     Args:
         phases: Labels `(batch, *space)` or fractions `(batch, phase, *space)`.
@@ -173,25 +199,40 @@ def evaluate(
     answers: dict[int, Evaluation] = {}
     open_cells, spent = torch.arange(len(phases)), torch.zeros(len(phases))
     for rung in (r for r in usable if r.accepts(shape)):
-        start = time.process_time()
-        found = rung.evaluate(phases[open_cells], materials, tolerance)
-        spent[open_cells] += 1000 * (time.process_time() - start) / len(open_cells)
-        narrow = (relative_width(found.lower, found.upper) <= tolerance) & found.trusted
-        done = narrow | (rung is usable[-1])
-        for k in torch.nonzero(done).flatten().tolist():
-            cell = int(open_cells[k])
-            answers[cell] = Evaluation(
-                value=found.value[k],
-                lower=found.lower[k],
-                upper=found.upper[k],
-                level=found.level,
-                rung=rung.name,
-                cpu_ms=float(spent[cell]),
-            )
-        open_cells = open_cells[~done]
+        last = rung is usable[-1]
+        for part in _asked(open_cells, last):
+            start = time.process_time()
+            found = rung.evaluate(phases[part], materials, tolerance)
+            spent[part] += 1000 * (time.process_time() - start) / len(part)
+            narrow = (relative_width(found.lower, found.upper) <= tolerance) & found.trusted
+            done = torch.nonzero(narrow | last).flatten().tolist()
+            answers |= {
+                int(part[k]): _evaluation(found, k, rung, float(spent[part[k]])) for k in done
+            }
+            if not done:
+                break
+        answered = torch.tensor([int(cell) in answers for cell in open_cells])
+        open_cells = open_cells[~answered]
         if not len(open_cells):
             break
     return [answers[cell] for cell in range(len(phases))]
+
+
+def _asked(cells: Tensor, last: bool) -> list[Tensor]:
+    """Return the cells to ask a rung about: all, or a few first that show whether it pays."""
+    return [cells] if last or len(cells) < 4 * PROBED else [cells[:PROBED], cells[PROBED:]]
+
+
+def _evaluation(found: Bracketed, k: int, rung: Rung, cpu_ms: float) -> Evaluation:
+    return Evaluation(
+        value=found.value[k],
+        lower=found.lower[k],
+        upper=found.upper[k],
+        level=found.level,
+        rung=rung.name,
+        cpu_ms=cpu_ms,
+        distance=None if found.distance is None else float(found.distance[k]),
+    )
 
 
 def relative_width(

@@ -95,6 +95,8 @@ class PooledNet(nn.Module):
     def forward(self, moduli: Float[Tensor, "batch modulus *space"]) -> list[ShareEstimate]:
         """Return each member's estimate from scaled local moduli, differentiable in them.
 
+        The contrast, which the members are told, is held in the gradient.
+
         Raises:
             DataError: The dimension or a side does not fit.
         """
@@ -108,7 +110,8 @@ class PooledNet(nn.Module):
         self.check_shape(moduli.shape[2:])
         steps = SolverSteps.of(self.quantity.problem(moduli), self.steps)
         logs = moduli.clamp_min(LOWEST_MODULUS).log()
-        flat = logs.flatten(2)
+        # The contrast is the materials': no single voxel's gradient may move it.
+        flat = logs.detach().flatten(2)
         contrast = flat.amax(2) - flat.amin(2)
         place = MatrixInterval.between(steps.reuss, steps.voigt).share(steps.interval.upper)
         rows, columns = torch.tril_indices(self.n, self.n).unbind(0)

@@ -1,6 +1,7 @@
 """Training the property surrogate on the solver's effective matrices, and calibrating it."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -34,6 +35,9 @@ class PropertySettings(MaterialSettings):
     steps: int = Field(1, ge=1, le=8, description="solver steps taken first")
     members: int = Field(3, ge=1, description="nets of the ensemble")
     tolerance: float = Field(1e-3, gt=0, lt=1, description="residual of the solver's labels")
+    as_periods: bool = Field(
+        False, description="take cells that are not periodic as one period, seams and all"
+    )
     held_out: float = Field(0.2, gt=0, lt=1, description="share of specimens for the calibration")
     confidence: float = Field(0.9, gt=0, lt=1, description="share that the interval covers")
     half: bool = Field(True, description="store the weights in half precision")
@@ -47,20 +51,25 @@ def train_property_surrogate(
     settings: PropertySettings,
     out: str | Path,
     *,
+    others: Sequence[MicrostructureDataset] = (),
     progress: Progress | None = None,
     card: str = "",
 ) -> PropertySurrogate:
     """Train a property surrogate and save it in `out`; repeat the call to resume.
 
-    A share of the specimens is kept from training; on it the interval is scaled until it covers
+    It learns from the cells of `dataset` and, if given, `others`, whatever made them. A share of
+    the specimens is kept from training; on it the interval is scaled until it covers
     what was asked. Labels are solved once and kept in `OUT.labels`, checkpoints lie in
     `OUT.checkpoints`.
 
     Raises:
-        DataError: The cells are not periodic, hold one phase, or have sides that do not fit.
+        DataError: The cells are not periodic, hold one phase, have sides that do not fit, or
+            differ in sides or number of phases between data sets.
         ConvergenceError: Training diverged.
     """
     out, seed = Path(out), settings.training.seed
+    parts = [dataset, *others]
+    _check_alike(parts)
     dim = len(dataset.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive_seed(seed, "weights"))
@@ -73,7 +82,8 @@ def train_property_surrogate(
             members=settings.members,
         )
     net.check_shape(dataset.shape)
-    trained, held_out = dataset.split(settings.held_out, seed=seed)
+    splits = [part.split(settings.held_out, seed=seed) for part in parts]
+    trained, held_out = zip(*splits, strict=True)
     labels = property_labels(trained, settings, out.with_name(out.name + ".labels"), part=0)
     known = property_labels(held_out, settings, out.with_name(out.name + ".calibration"), part=1)
     objective = PropertyObjective(net)
@@ -83,7 +93,7 @@ def train_property_surrogate(
         n_samples=len(labels),
         settings=settings.training,
         folder=out.with_name(out.name + ".checkpoints"),
-        identity={"settings": settings.model_dump(mode="json"), "data": dataset.digest},
+        identity={"settings": settings.model_dump(mode="json"), "data": _digest(parts)},
         progress=progress,
     )
     objective.load_state_dict(state)
@@ -96,27 +106,37 @@ def train_property_surrogate(
 
 
 def property_labels(
-    dataset: MicrostructureDataset, settings: PropertySettings, folder: Path, *, part: int
+    datasets: Sequence[MicrostructureDataset],
+    settings: PropertySettings,
+    folder: Path,
+    *,
+    part: int,
 ) -> LabelledCells:
-    """Return a data set's cells with drawn materials and the solver's matrices.
+    """Return the cells of data sets with drawn materials and the solver's matrices.
 
     `part` keeps the materials and random fields of training (0) and calibration (1) apart; the
     random fields are shared out by the held-out share.
     """
     share = settings.held_out if part else 1 - settings.held_out
     seed = derive_seed(settings.training.seed, "labels", part)
-    phases = training_cells(dataset, random_fields=round(share * settings.random_fields), seed=seed)
-    solver = {*MaterialSettings.model_fields, "quantity", "tolerance", "held_out"}
+    random_fields = [round(share * settings.random_fields)] + [0] * (len(datasets) - 1)
+    phases = torch.cat(
+        [
+            training_cells(dataset, random_fields=count, seed=seed, as_periods=settings.as_periods)
+            for dataset, count in zip(datasets, random_fields, strict=True)
+        ]
+    )
+    solver = {*MaterialSettings.model_fields, "quantity", "tolerance", "held_out", "as_periods"}
     return solved_labels(
         phases,
         quantity_named(settings.quantity),
         settings.materials,
         folder,
-        n_phases=dataset.n_phases,
+        n_phases=datasets[0].n_phases,
         tolerance=settings.tolerance,
         seed=seed,
         identity={
-            "data": dataset.digest,
+            "data": _digest(datasets),
             "seed": seed,
             **settings.model_dump(mode="json", include=solver),
         },
@@ -199,3 +219,19 @@ def calibrated(net: PooledNet, labels: LabelledCells, *, confidence: float) -> F
     ranked = torch.cat(scores).sort(0).values
     place = math.ceil(confidence * (len(labels) + 1)) - 1
     return ranked[place]
+
+
+def _digest(datasets: Sequence[MicrostructureDataset]) -> str:
+    return "+".join(dataset.digest for dataset in datasets)
+
+
+def _check_alike(datasets: Sequence[MicrostructureDataset]) -> None:
+    """Raise DataError where data sets differ in what one net cannot take together."""
+    first = datasets[0]
+    for other in datasets[1:]:
+        if (other.shape, other.n_phases) != (first.shape, first.n_phases):
+            raise DataError(
+                f"expected data sets of one shape and number of phases, got {first.shape} with "
+                f"{first.n_phases} and {other.shape} with {other.n_phases}; leave one out or "
+                "resample it"
+            )

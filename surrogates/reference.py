@@ -7,7 +7,10 @@ from jaxtyping import Complex, Float
 from torch import Tensor
 
 from physics.mechanics.grid import difference_symbols
+from physics.mechanics.laws import IsotropicLaw
 from physics.mechanics.staggered import StaggeredElasticity
+
+TINY = 1e-20  # keeps the iterations of a cell that is solved finite
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,36 @@ class ReferencedCells:
         The cell's own strain, macroscopic part included, is the fixed point: it gives its own
         displacement. A homogeneous strain gives the first Born step.
         """
-        dim = self.cells.unknowns
-        lame = self.lame.view(-1, 1, *[1] * dim)
-        pressure = (lame * strain[:, :, :dim].sum(2)).unsqueeze(2)
-        doubled = 2 * strain
-        reference = torch.cat([doubled[:, :, :dim] + pressure, doubled[:, :, dim:]], 2)
-        return self.solve(self.cells.divergence(self.cells.stress(strain) - reference))
+        cells = self.cells
+        lame = cells.lame - self.lame.view(-1, *[1] * cells.unknowns)
+        polarisation = IsotropicLaw(lame, cells.shear - 1).stress(strain)
+        return self.solve(cells.divergence(polarisation))
+
+    def born(self) -> Float[Tensor, "batch n dim *space"]:
+        """Return the displacement of the first step from each unit load: `step(unit_loads())`."""
+        n = self.cells.components
+        unit = torch.eye(n, dtype=self.lame.dtype, device=self.lame.device)
+        return self.solve(self.cells.load_force(unit.expand(self.cells.batch, n, n)))
+
+    def descended(
+        self, displacement: Float[Tensor, "batch n dim *space"], iterations: int
+    ) -> Float[Tensor, "batch n dim *space"]:
+        """Return what conjugate gradients make of the displacements of the unit loads.
+
+        Preconditioned by `solve`: what `iterated` does with another reference, differentiable.
+        """
+        p, before = torch.zeros_like(displacement), None
+        for _ in range(iterations):
+            strain = self.unit_loads() + self.cells.gradient(displacement)
+            r = self.cells.divergence(self.cells.stress(strain))
+            z = self.solve(r)
+            rz = _dot(r, z)
+            p = z if before is None else z + rz / before.clamp_min(TINY) * p
+            before = rz
+            along = self.cells.gradient(p)
+            step = rz / _dot(along, self.cells.stress(along)).clamp_min(TINY)
+            displacement = displacement + step * p
+        return displacement
 
     def solve(
         self, force: Float[Tensor, "batch load dim *space"]
@@ -97,6 +124,11 @@ class ReferencedCells:
         strain = self.unit_loads() + self.cells.gradient(displacement)
         stress = self.cells.stress(strain)
         return strain.flatten(2) @ stress.flatten(2).mT / self.cells.lame[0].numel()
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """Return the inner products of each load's fields, with the fields' axes."""
+    return torch.linalg.vecdot(a.flatten(2), b.flatten(2)).view(*a.shape[:2], *[1] * (a.ndim - 2))
 
 
 def _middle(modulus: Float[Tensor, "batch *space"]) -> Float[Tensor, " batch"]:

@@ -28,9 +28,13 @@ class MatrixInterval(NamedTuple):
     ) -> "MatrixInterval":
         """Return the interval; where it is empty its root is round-off (1e-6 of `upper`)."""
         n = upper.shape[-1]
-        size = upper.diagonal(dim1=-2, dim2=-1).mean(-1).view(-1, 1, 1)
-        slack = 1e-6 * size * torch.eye(n, dtype=upper.dtype, device=upper.device)
-        return cls(lower, upper, torch.linalg.cholesky(_symmetric(upper - lower) + slack))
+        size = upper.diagonal(dim1=-2, dim2=-1).mean(-1)
+        gap = _symmetric(upper - lower)
+        # Near laminates single-precision strains leave the ends crossed by their round-off.
+        crossed = -torch.linalg.eigvalsh(gap.detach())[:, 0].clamp_max(0.0)
+        slack = (1e-6 * size + crossed).view(-1, 1, 1)
+        unit = torch.eye(n, dtype=upper.dtype, device=upper.device)
+        return cls(lower, upper, torch.linalg.cholesky(gap + slack * unit))
 
     def at(self, share: Float[Tensor, "batch n n"]) -> Float[Tensor, "batch n n"]:
         """Return lower + root share root^T."""

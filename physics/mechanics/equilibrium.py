@@ -82,16 +82,21 @@ class MixedSystem:
     inner product with a residual is an energy summed over voxels.
     """
 
-    def __init__(self, problem: NodalElasticity, strain_driven: Bool[Tensor, " n"]) -> None:
+    def __init__(
+        self,
+        problem: NodalElasticity,
+        strain_driven: Bool[Tensor, " n"],
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
         self.problem = problem
         self.voxels = prod(problem.shape)
-        self.free = (~strain_driven).to(torch.float64)
-        self._green = problem.green(torch.float64)
+        self.free = (~strain_driven).to(dtype)
+        self._green = problem.green(dtype)
         stiffness = isotropic_stiffness(problem.ratio, 1.0, problem.unknowns)
         free = (~strain_driven).nonzero().flatten().cpu()
         compliance = torch.zeros_like(stiffness)
         compliance[free[:, None], free] = torch.linalg.inv(stiffness[free[:, None], free])
-        self._compliance = (compliance / self.voxels).to(strain_driven.device)
+        self._compliance = (compliance / self.voxels).to(strain_driven.device, dtype)
 
     def pack(self, displacement: Tensor, mean: Tensor) -> Tensor:
         """Return a displacement (or force) and mean strain (or sum of stress) as one vector."""

@@ -157,6 +157,15 @@ def test_opinions_are_fitted_to_the_sections_and_kept(tmp_path):
     assert loaded.net.config["opinions"] == fitted
 
 
+def test_volumes_have_the_interfaces_that_their_sections_are_known_to_have(tmp_path):
+    volumes = SectionDiffusion.of_sections(section_model())
+    volumes.fit_opinions(PROCESS, shape=(8, 8, 8), seed=0, interfaces=0.3)
+    volumes.save_pretrained(tmp_path / "model")
+    loaded = SectionDiffusion.from_pretrained(tmp_path / "model")
+    made = loaded.sample(PROCESS, shape=(16, 16, 16), seed=0, steps=3, volume_fraction=0.5)[0]
+    assert _unlike(made.phases) == pytest.approx(0.3, rel=0.02)
+
+
 def test_more_opinions_make_fewer_interfaces():
     volumes = SectionDiffusion.of_sections(
         ConditionalDiffusion.from_pretrained("spinodal-2d-diffusion")

@@ -13,10 +13,11 @@ from generators import ConditionalDiffusion
 from generators.denoiser import PhaseDenoiser
 from microstructures import Parameter, ProcessSpace
 from physics.processes import SpinodalDecomposition
+from studies.bench_table import Cell
+from studies.chapter_page import shown
 from studies.exact_truth import extents
 from studies.generator_contenders import load_contender
-from studies.generator_page import shown
-from studies.generator_table import Cell, Metric, table
+from studies.generator_table import Metric, table
 from studies.settings import GeneratorBenchSettings
 
 ALLOY = SpinodalDecomposition()
@@ -168,7 +169,7 @@ def test_measured_data_without_models_gives_floors_and_stays_local(tmp_path, com
         most = 2 if name.startswith("NMC") else 3
         np.savez(data / f"electrodes/{name}.npz", phase=rng.integers(0, most, (48,) * 3, np.uint8))
     stream = io.BytesIO()
-    tifffile.imwrite(stream, (255 * (rng.random((48,) * 3) > 0.2)).astype(np.uint8))
+    tifffile.imwrite(stream, (255 * (rng.random((52,) * 3) > 0.2)).astype(np.uint8))
     with zipfile.ZipFile(data / "rock_microct_berea/berea.zip", "w") as archive:
         archive.writestr("berea.tif", stream.getvalue())
     monkeypatch.setenv("MESOFORGE_DATA", str(data))
@@ -190,8 +191,11 @@ def test_measured_data_without_models_gives_floors_and_stays_local(tmp_path, com
     assert sections["berea"]["facts"]["rows"][-1]["cpu_seconds"] > 0
     assert "No model was given" in sections["nmc"]["about"]
     assert "standard error" in sections["berea"]["about"]
-    # Sections are of pages 0 to 16 of 48, so that one layer of blocks of 16 is left as truth.
-    assert "9 real blocks of 16 x 16 x 16" in sections["berea"]["about"]
+    # Three blocks of 16 along each axis, with a section before, between and behind them.
+    assert "sections are 0, 17, 34, 51 along each axis" in sections["berea"]["about"]
+    assert "27 real blocks of 16 x 16 x 16" in sections["berea"]["about"]
+    assert "The 12 sections at hand against the blocks (" in sections["berea"]["about"]
+    assert sections["berea"]["facts"]["rows"][-1]["interfaces"] > 0
     page = (tmp_path / "run/page/README.md").read_text()
     # What was made may be shown in public, measured data only here.
     assert "berea-1.png" in page
@@ -203,7 +207,7 @@ def test_measured_data_without_models_gives_floors_and_stays_local(tmp_path, com
 def test_bars_are_for_models_alone():
     metric = Metric("M0", "at most 1", lambda c: "5", lambda c: 5.0, lambda v: v <= 1)
     made = table([metric], [column("model"), column("baseline")])
-    assert [cell.met for cell in made.rows[0][3]] == [False, None]
+    assert [cell.met for cell in made.rows[0].cells] == [False, None]
     (bar,) = made.bars()
     assert (bar.name, bar.met) == ("M0, model", False)
     assert shown(Cell("5", False)) == "5 **missed**"

@@ -6,10 +6,17 @@ import pytest
 import torch
 
 from microstructures import CheckpointError, DataError
-from physics.mechanics import IsotropicElastic, compatible_strain, effective_stiffness
+from physics.mechanics import (
+    IsotropicElastic,
+    certify_elastic,
+    compatible_strain,
+    effective_stiffness,
+)
+from physics.mechanics.discretisation import staggered_problem
 from surrogates import FieldSurrogate
 from surrogates.evaluation import overlapping_discs
 from surrogates.fields import SHIPPED
+from surrogates.iterated import iterated
 
 
 def test_bracket_holds_the_converged_stiffness_of_every_cell(surrogate, blobs, materials):
@@ -85,6 +92,14 @@ def test_without_certificate_the_energy_is_the_upper_bound(surrogate, blobs, mat
     assert fast.upper is None
     assert (fast.effective / sure.upper - 1).abs().max() < 1e-2
     assert (fast.effective - sure.upper).abs().max() < 1e-4 * sure.upper.max()
+
+
+def test_parts_of_a_prediction_are_the_whole_ones(surrogate, blobs, materials):
+    phases = blobs(2, seed=16)
+    found = surrogate.predict(phases, materials, iterations=2)
+    alone = surrogate.displacement(phases, materials, iterations=2)
+    assert torch.equal(alone, found.displacement)
+    assert torch.equal(surrogate.distance(phases, materials), found.distance)
 
 
 def test_refine_reaches_the_solver_and_fractions_are_accepted(surrogate, blobs, materials):
@@ -184,3 +199,35 @@ def test_shipped_weights_bracket_an_unseen_family_tightly(materials):
     assert ((found.upper - found.lower) / exact)[:, 0, 0].max() < 0.02
     assert (found.effective / exact - 1)[:, 0, 0].abs().max() < 0.01
     assert (found.distance < 2).all()
+
+
+def test_the_shipped_u_net_is_a_start_at_high_contrast():
+    folder = SHIPPED / "elastic-2d-unet"
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 1.5e6
+    shipped = FieldSurrogate.from_pretrained("elastic-2d-unet")
+    discs = overlapping_discs(4, shape=(64, 64), seed=8)
+    far = [IsotropicElastic(youngs_modulus_gpa=e, poisson_ratio=0.3) for e in (1.0, 100.0)]
+    exact = effective_stiffness(discs, far, tolerance=1e-6).value
+    from_net = shipped.predict(discs, far, iterations=3)
+    for gap in (exact - from_net.lower, from_net.upper - exact):
+        assert torch.linalg.eigvalsh(gap).min() > -1e-9
+    from_zero = certify_elastic(
+        discs, far, displacement=iterated(staggered_problem(discs, far), None, 3)
+    )
+    own, solvers = ((b.upper - b.lower)[:, 0, 0] for b in (from_net, from_zero))
+    assert own.mean() < 0.5 * solvers.mean()
+
+
+def test_the_shipped_volume_net_brackets_and_beats_the_first_step():
+    shipped = FieldSurrogate.from_pretrained("elastic-3d-fno")
+    cells = torch.zeros(1, 16, 16, 16, dtype=torch.uint8)
+    cells[0, 4:12, 2:11, :9] = 1
+    far = [IsotropicElastic(youngs_modulus_gpa=e, poisson_ratio=0.3) for e in (1.0, 100.0)]
+    exact = effective_stiffness(cells, far, tolerance=1e-6).value
+    found = shipped.predict(cells, far)
+    for gap in (exact - found.lower, found.upper - exact):
+        assert torch.linalg.eigvalsh(gap).min() > -1e-9
+    step = certify_elastic(
+        cells, far, displacement=iterated(staggered_problem(cells, far), None, 1)
+    )
+    assert found.upper[0, 0, 0] < step.upper[0, 0, 0]

@@ -1,11 +1,24 @@
 """The ladder: stops at the first rung that is sure enough, never trusts a stranger."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from microstructures import DataError
 from physics.mechanics import effective_stiffness
 from surrogates.ladder import Bracketed, FieldRung, SolverRung, evaluate
+
+
+class Counted(SolverRung):
+    """The solver as a rung that counts the cells it was asked about and is never sure."""
+
+    asked = 0
+
+    def evaluate(self, phases, materials, tolerance):
+        type(self).asked += len(phases)
+        found = super().evaluate(phases, materials, tolerance)
+        return replace(found, trusted=torch.zeros(len(phases), dtype=torch.bool))
 
 
 class Guess:
@@ -71,6 +84,15 @@ def test_a_ladder_must_end_on_firm_ground(blobs, materials):
         evaluate(blobs(1, seed=63), materials, [Guess(0.1)], tolerance=0.1, guaranteed=True)
     with pytest.raises(DataError, match="between 0 and 1"):
         evaluate(blobs(1, seed=63), materials, [SolverRung()], tolerance=0.0)
+
+
+def test_a_rung_that_answers_none_of_the_first_is_not_asked_on(blobs, materials):
+    phases = blobs(32, seed=65)
+    found = evaluate(phases, materials, [Counted(), SolverRung()], tolerance=0.1)
+    assert len(found) == 32
+    assert Counted.asked == 8
+    costs = [f.cpu_ms for f in found]
+    assert min(costs[:8]) > max(costs[8:]) > 0
 
 
 def test_conductivity_climbs_alike(blobs):

@@ -7,10 +7,13 @@ from microstructures import DataError, Microstructure, MicrostructureDataset
 from microstructures.publishing import open_verified
 from networks import TrainingSettings
 from physics.mechanics import effective_stiffness
+from physics.mechanics.discretisation import staggered_problem
 from surrogates import FieldSurrogate
 from surrogates.evaluation import evaluate_fields, overlapping_discs, report_table
+from surrogates.iterated import iterated
 from surrogates.labels import coarsened, material_draws
 from surrogates.quantities import MaterialRange, Stiffness
+from surrogates.reference import ReferencedCells
 from surrogates.symmetries import augmented
 from surrogates.training import SurrogateSettings, train_field_surrogate
 
@@ -76,6 +79,38 @@ def test_training_lowers_the_bracket(dataset, blobs, materials, untrained, tmp_p
     assert after.iterations_from_prediction <= after.iterations_cold
     table = report_table({"blobs": after})
     assert f"| strain error | {after.strain_error:.3g} |" in table
+
+
+def test_iterations_in_the_loss_are_the_solvers(dataset, blobs, materials, tmp_path):
+    phases = blobs(3, seed=34)
+    problem = staggered_problem(phases, materials)
+    cells, unit = ReferencedCells.of_moduli(problem.lame, problem.shear[:, 0])
+    start = 0.3 * cells.born()
+    energy = {
+        k: (
+            unit.view(-1, 1, 1) * cells.energy(cells.descended(start, k)).double(),
+            unit.view(-1, 1, 1) * cells.energy(iterated(problem, start, k)).double(),
+        )
+        for k in (0, 2, 25)
+    }
+    exact = effective_stiffness(phases, materials, tolerance=1e-7).value
+    # Another ratio of the reference is another Krylov space: nearly the same, not quite.
+    assert torch.allclose(*energy[0])
+    own, solvers = ((found - exact)[:, 0, 0] for found in energy[2])
+    assert (own / solvers - 1).abs().max() < 0.3
+    assert torch.allclose(energy[25][0], exact, rtol=1e-4)
+
+    numbers = {}
+    train_field_surrogate(
+        dataset,
+        settings(iterations=2),
+        tmp_path / "model",
+        progress=lambda step, steps, found: numbers.update(found),
+    )
+    assert 0 < numbers["iterated_error"] < numbers["energy_error"]
+    assert numbers["loss"] == pytest.approx(
+        (numbers["iterated_error"] + numbers["energy_error"]) / 2, rel=1e-3
+    )
 
 
 def test_energy_alone_teaches_without_a_solver(dataset, blobs, tmp_path, monkeypatch):
