@@ -88,7 +88,7 @@ def _chosen(names: Sequence[str]) -> dict[str, ChapterMaker]:
 def _shipped_digests() -> dict[str, str]:
     """Return the hash of all shipped surrogates, by name."""
     from microstructures.publishing import folder_digest
-    from surrogates.properties import SHIPPED
+    from surrogates.saved_nets import SHIPPED
 
     folders = sorted(path.parent for path in SHIPPED.glob("*/manifest.json"))
     return {folder.name: folder_digest(folder) for folder in folders}

@@ -17,8 +17,8 @@ from physics.mechanics.discretisation import staggered_problem
 from studies.field_families import Family, phase_materials
 from studies.stopwatch import one_thread, race
 from surrogates import FieldSurrogate
-from surrogates.fields import SHIPPED
 from surrogates.iterated import iterated
+from surrogates.saved_nets import SHIPPED
 
 SOLVER = "solver"
 CONVERGED = 1e-5

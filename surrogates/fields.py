@@ -9,7 +9,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from microstructures import ConvergenceError, DataError
-from networks.saving import load_model, resolve_model, save_model
 from physics.mechanics import certify_elastic, compatible_strain, solve_elasticity
 from physics.mechanics.discretisation import staggered_problem
 from physics.mechanics.elasticity import ElasticFields
@@ -19,8 +18,8 @@ from surrogates.displacement_net import DisplacementNet
 from surrogates.familiarity import Familiarity, check_sides
 from surrogates.iterated import iterated
 from surrogates.reference import ReferencedCells
+from surrogates.saved_nets import SavedNet, load_net, save_net
 
-SHIPPED = Path(__file__).parent / "weights"
 CHUNK_VOXELS = 2**15  # voxels predicted at once: fields stay in the cache
 
 
@@ -173,16 +172,8 @@ class FieldSurrogate:
 
     def save_pretrained(self, folder: str | Path, *, card: str = "", half: bool = False) -> Path:
         """Save config, weights and card as a hashed folder."""
-        shape = [int(side) for side in self.familiarity.shape.tolist()]
-        config = {
-            "net": dict(self.net.config),
-            "familiarity": {"samples": len(self.familiarity.known), "shape": shape},
-        }
-        parts = {"net": self.net, "familiarity": self.familiarity}
-        state = {f"{p}.{k}": v for p, part in parts.items() for k, v in part.state_dict().items()}
-        return save_model(
-            folder, name=type(self).__name__, config=config, state=state, card=card, half=half
-        )
+        saved = SavedNet(self.net, self.familiarity, {})
+        return save_net(folder, saved, name=type(self).__name__, card=card, half=half)
 
     @classmethod
     def from_pretrained(cls, folder_or_name: str | Path) -> "FieldSurrogate":
@@ -191,15 +182,8 @@ class FieldSurrogate:
         Raises:
             CheckpointError: No such model, or its files were altered.
         """
-        config, state = load_model(resolve_model(folder_or_name, SHIPPED), name=cls.__name__)
-        net = DisplacementNet.of_config(config["net"])
-        sides = config["familiarity"]["shape"]
-        familiarity = Familiarity(config["familiarity"]["samples"], tuple(sides))
-        for name, part in {"net.": net, "familiarity.": familiarity}.items():
-            part.load_state_dict(
-                {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
-            )
-        return cls(net, familiarity)
+        saved = load_net(folder_or_name, DisplacementNet.of_config, name=cls.__name__)
+        return cls(saved.net, saved.familiarity)
 
     def _displacements(
         self, problem: StaggeredElasticity, cells: ReferencedCells, iterations: int

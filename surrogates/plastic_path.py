@@ -9,7 +9,6 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from microstructures import ConvergenceError, DataError
-from networks.saving import load_model, resolve_model, save_model
 from physics.mechanics.hardening import ElasticPlastic
 from physics.mechanics.loading_path import LoadingPath
 from physics.mechanics.materials import check_phases
@@ -27,8 +26,8 @@ from surrogates.plastic_cells import (
 from surrogates.plastic_labels import described
 from surrogates.plastic_net import PathNet
 from surrogates.plastic_start import SecantStart, cell_problem, imbalance
+from surrogates.saved_nets import SavedNet, load_net, save_net
 
-SHIPPED = Path(__file__).parent / "weights"
 CHUNK_VOXELS = 2**15  # voxels predicted at once: fields stay in the cache
 
 
@@ -160,20 +159,10 @@ class PlasticSurrogate:
 
     def save_pretrained(self, folder: str | Path, *, card: str = "", half: bool = False) -> Path:
         """Save config, weights and card as a hashed folder."""
-        config = {
-            "net": dict(self.net.config),
-            "start": asdict(self.start),
-            "amplitude": self.amplitude,
-            "familiarity": {
-                "samples": len(self.familiarity.known),
-                "shape": [int(side) for side in self.familiarity.shape.tolist()],
-            },
-        }
-        parts = {"net": self.net, "familiarity": self.familiarity}
-        state = {f"{p}.{k}": v for p, part in parts.items() for k, v in part.state_dict().items()}
-        return save_model(
-            folder, name=type(self).__name__, config=config, state=state, card=card, half=half
+        saved = SavedNet(
+            self.net, self.familiarity, {"start": asdict(self.start), "amplitude": self.amplitude}
         )
+        return save_net(folder, saved, name=type(self).__name__, card=card, half=half)
 
     @classmethod
     def from_pretrained(cls, folder_or_name: str | Path) -> "PlasticSurrogate":
@@ -182,16 +171,12 @@ class PlasticSurrogate:
         Raises:
             CheckpointError: No such model, or its files were altered.
         """
-        config, state = load_model(resolve_model(folder_or_name, SHIPPED), name=cls.__name__)
-        net = PathNet(**config["net"])
-        about = config["familiarity"]
-        familiarity = Familiarity(about["samples"], tuple(about["shape"]))
-        for name, part in {"net.": net, "familiarity.": familiarity}.items():
-            part.load_state_dict(
-                {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
-            )
+        saved = load_net(folder_or_name, lambda config: PathNet(**config), name=cls.__name__)
         return cls(
-            net, familiarity, start=SecantStart(**config["start"]), amplitude=config["amplitude"]
+            saved.net,
+            saved.familiarity,
+            start=SecantStart(**saved.config["start"]),
+            amplitude=saved.config["amplitude"],
         )
 
     def _predicted(

@@ -6,16 +6,15 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float, Shaped
-from torch import Tensor, nn
+from torch import Tensor
 
 from microstructures import ConvergenceError
-from networks.saving import load_model, resolve_model, save_model
 from physics.mechanics.materials import check_phases
 from surrogates.familiarity import Familiarity
 from surrogates.pooled_net import PooledNet, ShareEstimate
 from surrogates.quantities import Quantity, local_moduli, scaled
+from surrogates.saved_nets import SavedNet, load_net, save_net
 
-SHIPPED = Path(__file__).parent / "weights"
 CHUNK_VOXELS = 2**16  # voxels predicted at once: features stay in the cache
 
 
@@ -99,17 +98,8 @@ class PropertySurrogate:
 
     def save_pretrained(self, folder: str | Path, *, card: str = "", half: bool = False) -> Path:
         """Save config, weights and card as a hashed folder."""
-        shape = [int(side) for side in self.familiarity.shape.tolist()]
-        config = {
-            "net": dict(self.net.config),
-            "familiarity": {"samples": len(self.familiarity.known), "shape": shape},
-            "margins": self.margins.tolist(),
-        }
-        parts: dict[str, nn.Module] = {"net": self.net, "familiarity": self.familiarity}
-        state = {f"{p}.{k}": v for p, part in parts.items() for k, v in part.state_dict().items()}
-        return save_model(
-            folder, name=type(self).__name__, config=config, state=state, card=card, half=half
-        )
+        saved = SavedNet(self.net, self.familiarity, {"margins": self.margins.tolist()})
+        return save_net(folder, saved, name=type(self).__name__, card=card, half=half)
 
     @classmethod
     def from_pretrained(cls, folder_or_name: str | Path) -> "PropertySurrogate":
@@ -118,16 +108,9 @@ class PropertySurrogate:
         Raises:
             CheckpointError: No such model, or its files were altered.
         """
-        config, state = load_model(resolve_model(folder_or_name, SHIPPED), name=cls.__name__)
-        net = PooledNet(**config["net"])
-        sides = config["familiarity"]["shape"]
-        familiarity = Familiarity(config["familiarity"]["samples"], tuple(sides))
-        parts: dict[str, nn.Module] = {"net.": net, "familiarity.": familiarity}
-        for name, part in parts.items():
-            part.load_state_dict(
-                {k.removeprefix(name): v for k, v in state.items() if k.startswith(name)}
-            )
-        return cls(net, familiarity, torch.tensor(config["margins"], dtype=torch.float64))
+        saved = load_net(folder_or_name, lambda config: PooledNet(**config), name=cls.__name__)
+        margins = torch.tensor(saved.config["margins"], dtype=torch.float64)
+        return cls(saved.net, saved.familiarity, margins)
 
     def _predict(self, phases: Tensor, values: Tensor) -> PropertyPrediction:
         moduli, unit = scaled(local_moduli(phases, values))

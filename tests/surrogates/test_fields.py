@@ -15,8 +15,8 @@ from physics.mechanics import (
 from physics.mechanics.discretisation import staggered_problem
 from surrogates import FieldSurrogate
 from surrogates.evaluation import overlapping_discs
-from surrogates.fields import SHIPPED
 from surrogates.iterated import iterated
+from surrogates.saved_nets import SHIPPED
 
 
 def test_bracket_holds_the_converged_stiffness_of_every_cell(surrogate, blobs, materials):
