@@ -91,6 +91,10 @@ class PriorMatching(nn.Module):
     the prior are cut as in generation, and mean and scatter of physical descriptors are brought
     to the data's at every process point (`DescriptorMatching`).
 
+    Limits: mean and scatter must be smooth functions of the process. Where cells of one process
+    may be empty or full (nucleation) they are not, and the gaps grew in a trial at the rate that
+    serves a spinodal alloy.
+
     Args:
         objective: The loss before; its tensors begin with cells, unit coordinates and hidden ones.
         samples: Draws samples of the net in it.
