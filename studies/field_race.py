@@ -1,6 +1,5 @@
 """Field nets against the solver stopped early: errors after each iteration, and CPU time."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,8 +8,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microstructures.publishing import sha256
-from networks.saving import WEIGHTS, resolve_model
 from physics import IsotropicElastic
 from physics.mechanics import certify_elastic, compatible_strain, solve_elasticity
 from physics.mechanics.discretisation import staggered_problem
@@ -18,7 +15,6 @@ from studies.field_families import Family, phase_materials
 from studies.stopwatch import one_thread, race
 from surrogates import FieldSurrogate
 from surrogates.iterated import iterated
-from surrogates.saved_nets import SHIPPED
 
 SOLVER = "solver"
 CONVERGED = 1e-5
@@ -49,12 +45,6 @@ class Start:
 def shipped_starts(names: Sequence[str]) -> list[Start]:
     """Return the solver's own start, and those of shipped nets."""
     return [Start(SOLVER), *(Start(name, FieldSurrogate.from_pretrained(name)) for name in names)]
-
-
-def weights_key(names: Sequence[str]) -> str:
-    """Return a short hash of shipped nets: stages of other weights are other stages."""
-    digests = [sha256(resolve_model(name, SHIPPED) / WEIGHTS) for name in names]
-    return hashlib.sha256("".join(digests).encode()).hexdigest()[:8]
 
 
 def raced_errors(

@@ -15,6 +15,7 @@ from studies.figures import draw_map, drawing, outline
 from studies.models import load_property_surrogate
 from studies.run_folder import RunFolder, Stage
 from studies.settings import SurrogateBenchSettings
+from studies.shipped_surrogates import weights_key
 from studies.surrogate_accuracy import CONTRAST, FIRST_TEST_CELL
 from studies.surrogate_cells import family_cells
 from surrogates.saliency import (
@@ -35,7 +36,9 @@ SIDE = 64
 def attention_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chapter:
     """Return how the net's gradient agrees with the exact sensitivity, and what it is good for."""
     count = 4 if settings.quick else 48 if settings.tier == "small" else 256
-    stage = run.stage(f"attention-{count}", lambda: _measure(settings, run, count))
+    stage = run.stage(
+        f"attention-{count}.{weights_key([SHIPPED])}", lambda: _measure(settings, run, count)
+    )
     facts = stage.facts
     return Chapter(
         name="attention",

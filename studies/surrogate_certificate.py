@@ -12,10 +12,10 @@ from microstructures.seeds import generator_for
 from physics import IsotropicElastic, effective_stiffness
 from studies.bench_chapter import Chapter
 from studies.bench_table import Cell, Row, Table, plain_row
-from studies.field_race import weights_key
 from studies.race_brackets import FAMILIES
 from studies.run_folder import RunFolder, Stage
 from studies.settings import SurrogateBenchSettings
+from studies.shipped_surrogates import weights_key
 from surrogates import FieldSurrogate
 
 NETS = ("elastic-2d-fno", "elastic-2d-unet")

@@ -18,10 +18,10 @@ from studies.field_race import (
     raced_costs,
     raced_errors,
     shipped_starts,
-    weights_key,
 )
 from studies.run_folder import RunFolder, Stage
 from studies.settings import SurrogateBenchSettings
+from studies.shipped_surrogates import weights_key
 
 NETS = ("elastic-2d-fno", "elastic-2d-unet")
 CONTRASTS = (10.0, 100.0)

@@ -24,6 +24,7 @@ from studies.plastic_race import (
 )
 from studies.run_folder import RunFolder, Stage
 from studies.settings import SurrogateBenchSettings
+from studies.shipped_surrogates import weights_key
 from studies.stopwatch import one_thread, race
 from surrogates.plastic_curve import offset_yield_stress
 from surrogates.plastic_labels import PlasticRange
@@ -76,7 +77,10 @@ def plasticity_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chap
         "spinodal, with unloading": unloading,
         "spinodal, yield stresses to 1 : 8": beyond,
     }
-    costs = run.stage("plasticity.costs", partial(_raced, families[0], model, extent, settings))
+    costs = run.stage(
+        f"plasticity.{weights_key([NET])}.costs",
+        partial(_raced, families[0], model, extent, settings),
+    )
     learnt = {f.name for f in families if f.trained}
     return Chapter(
         name="plasticity",
@@ -101,9 +105,8 @@ def _measured(
     settings: SurrogateBenchSettings,
     run: RunFolder,
 ) -> Stage:
-    name = (
-        f"plasticity.{family.name.replace(' ', '-')}-{drawn.turning:.1f}-{drawn.yield_contrast:g}"
-    )
+    drawing = f"{drawn.turning:.1f}-{drawn.yield_contrast:g}"
+    name = f"plasticity.{weights_key([NET])}.{family.name.replace(' ', '-')}-{drawing}"
     # One third of the tests of training unload; here all do or none.
     drawn = drawn if drawn.turning == 1.0 else monotone(drawn)
     return run.stage(name, partial(_errors, family, drawn, model, extent, settings))

@@ -11,6 +11,7 @@ from studies.bench_table import Cell, Row, Table, plain_row
 from studies.models import load_property_surrogate, load_surrogate
 from studies.run_folder import RunFolder, Stage
 from studies.settings import SurrogateBenchSettings
+from studies.shipped_surrogates import weights_key
 from studies.stopwatch import one_thread, race
 from studies.surrogate_accuracy import (
     CONTRAST,
@@ -28,15 +29,19 @@ from surrogates.ladder import Evaluation, Rung, relative_width
 TOLERANCES = (0.05, 0.02, 0.01, 0.001)
 POISSON_RATIO = 0.3
 CONVERGED = 1e-6
+NETS = ("stiffness-2d", "elastic-2d-fno")
 
 
 def rungs_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chapter:
     """Return what each rung costs, which cells it answers, and what the solver alone costs."""
     count, alone = (8, 2) if settings.quick else (128, 16)
     side = Extent.of(settings).side
-    together = run.stage("rungs-together", lambda: _measure(settings, run, count, batch=count))
-    single = run.stage("rungs-single", lambda: _measure(settings, run, alone, batch=1))
-    costs = run.stage("rungs-alone", lambda: _rung_costs(settings, run, count))
+    key = weights_key(NETS)
+    together = run.stage(
+        f"rungs-together.{key}", lambda: _measure(settings, run, count, batch=count)
+    )
+    single = run.stage(f"rungs-single.{key}", lambda: _measure(settings, run, alone, batch=1))
+    costs = run.stage(f"rungs-alone.{key}", lambda: _rung_costs(settings, run, count))
     return Chapter(
         name="rungs",
         title="The ladder against the solver alone",
@@ -71,8 +76,8 @@ def _rungs(settings: SurrogateBenchSettings, run: RunFolder) -> list[Rung]:
     steps = net_settings(count, settings).steps
     return [
         DescriptorRung.fit(labels, held_out, steps=steps),
-        PropertyRung(load_property_surrogate("stiffness-2d")),
-        FieldRung(load_surrogate("elastic-2d-fno")),
+        PropertyRung(load_property_surrogate(NETS[0])),
+        FieldRung(load_surrogate(NETS[1])),
         SolverRung(),
     ]
 

@@ -9,6 +9,7 @@ from studies.bench_chapter import Chapter
 from studies.bench_table import Table, plain_row
 from studies.run_folder import RunFolder, Stage
 from studies.settings import ProcessName, SurrogateBenchSettings
+from studies.shipped_surrogates import weights_key
 from studies.surrogate_accuracy import (
     CELLS_AT_ONCE,
     CONTRAST,
@@ -130,7 +131,7 @@ def _shipped(family: Family, settings: SurrogateBenchSettings, run: RunFolder) -
         cells = _cells(family, "shipped", chosen, settings, run)
         return Stage(_facts(PropertySurrogate.from_pretrained(SHIPPED), cells))
 
-    return run.stage(f"unfamiliar-shipped-{family.name}", work)
+    return run.stage(f"unfamiliar-{weights_key([SHIPPED])}-{family.name}", work)
 
 
 def _cells(

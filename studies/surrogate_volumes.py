@@ -5,9 +5,10 @@ from functools import partial
 from studies.bench_chapter import Chapter
 from studies.bench_table import Row, Table, plain_row
 from studies.field_families import kept_families, volume_families
-from studies.field_race import shipped_starts, weights_key
+from studies.field_race import shipped_starts
 from studies.run_folder import RunFolder
 from studies.settings import SurrogateBenchSettings
+from studies.shipped_surrogates import weights_key
 from studies.surrogate_fields import (
     Extent,
     Raced,
