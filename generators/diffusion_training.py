@@ -115,6 +115,7 @@ def train_diffusion(
         ConvergenceError: Training diverged.
     """
     out = Path(out)
+    checkpoints = out.with_name(out.name + ".checkpoints")
     settled = settings.model_copy(update=augmentation_settings(settings, dataset))
     initial = initial_weights(settings.init_from, ConditionalDiffusion, dataset)
 
@@ -133,12 +134,7 @@ def train_diffusion(
                 match_prior(
                     trained,
                     draw,
-                    DenoisedSamples(
-                        trained.denoiser,
-                        shape=part.shape,
-                        steps=settings.steps,
-                        match_fractions=settings.match_fractions,
-                    ),
+                    _samples(trained.denoiser, part, settings),
                     part,
                     settings.matching,
                     settings.training,
@@ -159,15 +155,21 @@ def train_diffusion(
         return Learner(objective, draw, generator)
 
     model = train_learner(
-        learner,
-        dataset,
-        settings,
-        out.with_name(out.name + ".checkpoints"),
-        initial=initial,
-        progress=progress,
+        learner, dataset, settings, checkpoints, initial=initial, progress=progress
     )
     model.save_pretrained(out, card=card, half=settings.half)
     return model
+
+
+def _samples(
+    denoiser: PhaseDenoiser, dataset: MicrostructureDataset, settings: DiffusionSettings
+) -> DenoisedSamples:
+    return DenoisedSamples(
+        denoiser,
+        shape=dataset.shape,
+        steps=settings.steps,
+        match_fractions=settings.match_fractions,
+    )
 
 
 def _fit_heads(
