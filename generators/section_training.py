@@ -82,10 +82,7 @@ def train_gan_on_sections(
         n_samples=len(first),
         settings=settings.training,
         folder=out.with_name(out.name + ".checkpoints"),
-        identity={
-            "settings": settings.model_dump(),
-            "data": [data.digest for data in sections],
-        },
+        identity={"settings": settings.model_dump(), "data": [part.digest for part in sections]},
         progress=progress,
     )
     objective.load_state_dict(state)

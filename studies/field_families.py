@@ -102,30 +102,14 @@ def spinodal(n: int, shape: Sequence[int]) -> UInt8[Tensor, "cell *space"]:
 
 def random_fields(n: int, shape: Sequence[int], *, seed: int) -> UInt8[Tensor, "cell *space"]:
     """Return cuts of Gaussian fields of both phases."""
-    process = RandomField()
-    points = process_points(process.space, 4 * n, seed=derive_seed(seed, "random fields"))
-    own = derive_seed(seed, "cuts")
-
-    def cell(k: int) -> Tensor:
-        return _labels(
-            process.simulate(points[k % len(points)], shape=tuple(shape), seed=own, first=k)
-        )[0]
-
-    return _mixed(cell, n, least=0.05)
+    points, own = derive_seed(seed, "random fields"), derive_seed(seed, "cuts")
+    return _simulated(RandomField(), n, shape, points=4 * n, seeds=(points, own))
 
 
 def spherulites(n: int, shape: Sequence[int], *, seed: int) -> UInt8[Tensor, "cell *space"]:
     """Return partly transformed cells of nucleation and growth."""
-    process = NucleationGrowth()
-    points = process_points(process.space, 8 * n, seed=derive_seed(seed, "nucleation"))
-    own = derive_seed(seed, "spherulites")
-
-    def cell(k: int) -> Tensor:
-        return _labels(
-            process.simulate(points[k % len(points)], shape=tuple(shape), seed=own, first=k)
-        )[0]
-
-    return _mixed(cell, n, least=0.05)
+    points, own = derive_seed(seed, "nucleation"), derive_seed(seed, "spherulites")
+    return _simulated(NucleationGrowth(), n, shape, points=8 * n, seeds=(points, own))
 
 
 def powder_beds(n: int, shape: Sequence[int], *, seed: int) -> UInt8[Tensor, "cell *space"]:
@@ -153,6 +137,24 @@ def mosaics(n: int, shape: Sequence[int], *, seed: int) -> UInt8[Tensor, "cell *
         colours = torch.rand(60, generator=generator) < 0.5
         cells.append(colours[grains].to(torch.uint8))
     return torch.stack(cells)
+
+
+def _simulated(
+    process: RandomField | NucleationGrowth,
+    n: int,
+    shape: Sequence[int],
+    *,
+    points: int,
+    seeds: tuple[int, int],
+) -> Tensor:
+    """Return mixed cells at drawn process points; seeds of the points and of the cells."""
+    drawn, own = process_points(process.space, points, seed=seeds[0]), seeds[1]
+
+    def cell(k: int) -> Tensor:
+        made = process.simulate(drawn[k % len(drawn)], shape=tuple(shape), seed=own, first=k)
+        return _labels(made)[0]
+
+    return _mixed(cell, n, least=0.05)
 
 
 def _mixed(
