@@ -101,14 +101,11 @@ def train(
             tensors = [t.to(accelerator.device) for t in draw(batch, generator)]
             value, shown = prepared(*tensors)
             optimizer.zero_grad()
-            accelerator.backward(value)
-            norm = accelerator.clip_grad_norm_(prepared.parameters(), settings.gradient_clip)
-            whole = False
-            if torch.isfinite(value) and (norm is None or torch.isfinite(norm)):
+            finite = _sloped(accelerator, prepared, value, settings.gradient_clip)
+            whole, bad = False, 0 if finite else bad + 1
+            if finite:
                 optimizer.step()
-                bad = 0
             else:
-                bad += 1
                 _guard(bad, step, batch, Path(folder))
             _average(ema, unwrapped, step, settings)
             done, whole = step + 1, True
@@ -124,6 +121,13 @@ def train(
             save_checkpoint(Path(folder), done, unwrapped, optimizer, ema, identity)
         raise
     return ema
+
+
+def _sloped(accelerator: Accelerator, objective: nn.Module, loss: Tensor, clip: float) -> bool:
+    """Compute clipped gradients; return whether they and the loss are finite."""
+    accelerator.backward(loss)
+    norm = accelerator.clip_grad_norm_(objective.parameters(), clip)
+    return bool(torch.isfinite(loss) and (norm is None or torch.isfinite(norm)))
 
 
 def save_checkpoint(

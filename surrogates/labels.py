@@ -40,6 +40,18 @@ class LabelledCells:
     effective: Float[Tensor, "cell n n"]
     quantity: Quantity
 
+    def __post_init__(self) -> None:
+        whole = self.moduli.flatten(1).isfinite().all(1) & self.effective.flatten(1).isfinite().all(
+            1
+        )
+        if not whole.all():
+            cells = torch.nonzero(~whole).flatten().tolist()
+            raise DataError(
+                "expected finite moduli and effective matrices of every training cell, got NaN or "
+                f"infinity for cell {cells[0]} and {len(cells) - 1} more; leave them out, or "
+                "narrow the range of materials"
+            )
+
     def __len__(self) -> int:
         return len(self.phases)
 

@@ -1,7 +1,7 @@
 """The pooled net: moduli fields and the solver's first steps → where the answer lies."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -122,13 +122,23 @@ class PooledNet(nn.Module):
         self, member: int, channels: Tensor, numbers: Tensor, steps: SolverSteps
     ) -> ShareEstimate:
         """Return one member's estimate from what `described` returned."""
-        answer = self.members[member](channels, numbers)
+        answer = self._member(member)(channels, numbers)
         factor, log_spread = (_triangle(part.double(), self.n) for part in answer)
         unit = torch.eye(self.n, dtype=factor.dtype, device=factor.device)
         factor = factor + FIRST_DIAGONAL * unit
         share = unit - torch.linalg.inv(unit + factor @ factor.mT)
         symmetric = log_spread + log_spread.tril(-1).mT
         return ShareEstimate(share, symmetric, steps)
+
+    def pooled(
+        self, member: int, channels: Tensor, numbers: Tensor
+    ) -> Float[Tensor, "batch feature"]:
+        """Return a member's pooled features of what `described` returned."""
+        return self._member(member).pooled(channels, numbers)
+
+    def spread_head(self, member: int) -> nn.Module:
+        """Return what reads a member's spread off its pooled features."""
+        return self._member(member).spread
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Refuse cells that the net cannot take.
@@ -141,6 +151,9 @@ class PooledNet(nn.Module):
                 f"expected {self.dim} sides that are multiples of {self.size_multiple}, got "
                 f"{tuple(shape)}; crop or resample the cells, or use the solver"
             )
+
+    def _member(self, member: int) -> "_Member":
+        return cast(_Member, self.members[member])
 
 
 class _Member(nn.Module):
@@ -168,9 +181,12 @@ class _Member(nn.Module):
         # Spreads start near what the first answer is off by.
         self.spread = _head(width, features, entries, first=-2.0)
 
-    def forward(self, channels: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+    def pooled(self, channels: Tensor, numbers: Tensor) -> Tensor:
         told = self.told(numbers)
-        seen = torch.cat([F.silu(self.encoder(channels, told)), told], 1)
+        return torch.cat([F.silu(self.encoder(channels, told)), told], 1)
+
+    def forward(self, channels: Tensor, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        seen = self.pooled(channels, numbers)
         # The spread is read off the features and must not bend them: its likelihood outweighs
         # small errors.
         return self.answer(seen), self.spread(seen.detach())

@@ -18,6 +18,7 @@ from surrogates.material_settings import MaterialSettings
 from surrogates.pooled_net import PooledNet
 from surrogates.properties import PropertySurrogate, combined
 from surrogates.quantities import Name, quantity_named
+from surrogates.spread_fit import fit_spread
 from surrogates.symmetries import augmented
 
 SPREAD_WEIGHT = 0.01  # against the error, whose own heads the spread's do not touch
@@ -97,6 +98,7 @@ def train_property_surrogate(
         progress=progress,
     )
     objective.load_state_dict(state)
+    fit_spread(net, labels, seed=seed)
     if settings.half:
         net.half().float()  # calibrate the weights as they are stored
     margins = calibrated(net, known, confidence=settings.confidence)

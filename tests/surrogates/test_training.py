@@ -1,5 +1,7 @@
 """Training: labels once, symmetries exact, resume equal to an uninterrupted run."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -11,7 +13,7 @@ from physics.mechanics.discretisation import staggered_problem
 from surrogates import FieldSurrogate
 from surrogates.evaluation import evaluate_fields, overlapping_discs, report_table
 from surrogates.iterated import iterated
-from surrogates.labels import coarsened, material_draws
+from surrogates.labels import coarsened, material_draws, unsolved_labels
 from surrogates.quantities import MaterialRange, Stiffness
 from surrogates.reference import ReferencedCells
 from surrogates.symmetries import augmented
@@ -207,6 +209,15 @@ def test_data_that_do_not_fit_are_refused(dataset, blobs, tmp_path):
         train_field_surrogate(of(Microstructure(third)), settings(), tmp_path / "m")
     with pytest.raises(ValueError, match="above highest_contrast"):
         settings(lowest_contrast=40.0)
+
+
+def test_a_training_cell_without_a_finite_answer_is_named(blobs):
+    drawn = MaterialRange(contrast=(3, 30), poisson_ratio=(0.2, 0.4))
+    labels = unsolved_labels(blobs(6, seed=33), Stiffness(), drawn, n_phases=2, seed=0)
+    broken = labels.effective.clone()
+    broken[[3, 5], 0, 0] = float("nan")
+    with pytest.raises(DataError, match="infinity for cell 3 and 1 more"):
+        replace(labels, effective=broken)
 
 
 def test_discs_are_periodic_and_of_the_asked_fraction():
