@@ -14,7 +14,9 @@ from physics.mechanics.discretisation import staggered_problem
 from studies.field_families import Family, phase_materials
 from studies.stopwatch import one_thread, race
 from surrogates import FieldSurrogate
+from surrogates.bracket_place import BracketPlace, shear_contrast
 from surrogates.iterated import iterated
+from surrogates.reference import ReferencedCells
 
 SOLVER = "solver"
 CONVERGED = 1e-5
@@ -23,7 +25,7 @@ CONVERGED = 1e-5
 SLACK = 1e-6
 """Relative slack of the converged value when an interval must hold it."""
 
-METRICS = ("midpoint", "width", "upper", "strain", "broken")
+METRICS = ("midpoint", "estimate", "width", "upper", "strain", "broken")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,11 @@ class Start:
 
     name: str
     net: FieldSurrogate | None = None
+
+    @property
+    def place(self) -> BracketPlace:
+        """Where in the bracket the answer is taken: a net's own, else the middle."""
+        return BracketPlace() if self.net is None else self.net.place
 
     def displacement(
         self, phases: Tensor, materials: Sequence[IsotropicElastic], iterations: int
@@ -53,9 +60,10 @@ def raced_errors(
     """Return each metric `(start, iterations, cell)`, and the nets' distance `(start, cell)`.
 
     Cells count once for each way round of the contrast. `midpoint` is the error of the bracket's
-    middle for C11, `width` that of the bracket, `upper` the error of its upper end, all over the
-    converged C11; `strain` the relative L2 error of the strain at the voxel centres, all loads;
-    `broken` whether the bracket of C11 lacks the converged value.
+    middle for C11, `estimate` that of the place in it that a net has learnt, `width` that of the
+    bracket, `upper` the error of its upper end, all over the converged C11; `strain` the relative
+    L2 error of the strain at the voxel centres, all loads; `broken` whether the bracket of C11
+    lacks the converged value.
     """
     parts = [
         _one_way(family.phases, phase_materials(contrast, stiff), starts, iterations)
@@ -105,17 +113,38 @@ def affordable(costs: Float[np.ndarray, " iterations"], budget: float) -> int:
     return int(fits.max()) if len(fits) else 0
 
 
+@dataclass(frozen=True)
+class Converged:
+    """What errors are taken against: strain of the unit loads, C11, contrast of shear moduli."""
+
+    strain: Float[Tensor, "cell n n *space"]
+    c11: Float[Tensor, " cell"]
+    contrast: Float[Tensor, " cell"]
+
+    @classmethod
+    def of(cls, phases: Tensor, materials: Sequence[IsotropicElastic]) -> "Converged":
+        """Solve cells."""
+        solved = solve_elasticity(phases, materials, tolerance=CONVERGED)
+        bounds = certify_elastic(phases, materials, displacement=solved.displacement)
+        # A cell with pores has no lower bound but 0; its upper bound is converged quadratically.
+        middle = (bounds.lower + bounds.upper)[:, 0, 0] / 2
+        c11 = torch.where(bounds.one_sided, bounds.upper[:, 0, 0], middle)
+        moduli = ReferencedCells.of_moduli(*_moduli(phases, materials))[0].moduli
+        return cls(solved.strain, c11, shear_contrast(moduli))
+
+
+def _moduli(phases: Tensor, materials: Sequence[IsotropicElastic]) -> tuple[Tensor, Tensor]:
+    problem = staggered_problem(phases, materials)
+    return problem.lame, problem.shear[:, 0]
+
+
 def _one_way(
     phases: Tensor,
     materials: Sequence[IsotropicElastic],
     starts: Sequence[Start],
     iterations: Sequence[int],
 ) -> dict[str, np.ndarray]:
-    exact = solve_elasticity(phases, materials, tolerance=CONVERGED)
-    truth = certify_elastic(phases, materials, displacement=exact.displacement)
-    porous = truth.one_sided
-    # A cell with pores has no lower bound but 0; its upper bound is converged quadratically.
-    c11 = torch.where(porous, truth.upper[:, 0, 0], (truth.lower + truth.upper)[:, 0, 0] / 2)
+    exact = Converged.of(phases, materials)
     found: dict[str, list[list[Tensor]]] = {name: [] for name in METRICS}
     for start in starts:
         rows: dict[str, list[Tensor]] = {name: [] for name in METRICS}
@@ -123,7 +152,7 @@ def _one_way(
         problem = staggered_problem(phases, materials)
         for k in iterations:
             moved = iterated(problem, base, k) if k else base
-            for name, values in _errors(phases, materials, moved, c11, exact.strain).items():
+            for name, values in _errors(phases, materials, moved, exact, start.place).items():
                 rows[name].append(values)
         for name in METRICS:
             found[name].append(rows[name])
@@ -135,17 +164,20 @@ def _errors(
     phases: Tensor,
     materials: Sequence[IsotropicElastic],
     displacement: Tensor,
-    c11: Tensor,
-    strain: Tensor,
+    exact: Converged,
+    place: BracketPlace,
 ) -> Mapping[str, Tensor]:
     bounds = certify_elastic(phases, materials, displacement=displacement)
-    lower, upper = bounds.lower[:, 0, 0], bounds.upper[:, 0, 0]
-    gap = compatible_strain(displacement).double() - strain
+    matrix = place.estimate(bounds.lower, bounds.upper, exact.contrast, bounds.one_sided)
+    lower, upper, estimate = (m[:, 0, 0] for m in (bounds.lower, bounds.upper, matrix))
+    gap = compatible_strain(displacement).double() - exact.strain
+    c11 = exact.c11
     return {
         "midpoint": ((lower + upper) / 2 / c11 - 1).abs(),
+        "estimate": (estimate / c11 - 1).abs(),
         "width": (upper - lower) / c11,
         "upper": upper / c11 - 1,
-        "strain": gap.flatten(1).norm(dim=1) / strain.flatten(1).norm(dim=1),
+        "strain": gap.flatten(1).norm(dim=1) / exact.strain.flatten(1).norm(dim=1),
         "broken": (lower > c11 * (1 + SLACK)) | (upper < c11 * (1 - SLACK)),
     }
 

@@ -1,7 +1,7 @@
 """FieldSurrogate: the elastic fields of a cell by one net evaluation, with a certificate."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ from physics.mechanics.discretisation import staggered_problem
 from physics.mechanics.elasticity import ElasticFields
 from physics.mechanics.materials import IsotropicElastic
 from physics.mechanics.staggered import StaggeredElasticity, mandel_at_centres
+from surrogates.bracket_place import BracketPlace, shear_contrast
 from surrogates.displacement_net import DisplacementNet
 from surrogates.familiarity import Familiarity, check_sides
 from surrogates.iterated import iterated
@@ -28,11 +29,12 @@ class FieldPrediction:
     """What a surrogate says of some cells.
 
     Strain (dimensionless) and stress (GPa) are Mandel, at voxel centres; `displacement` is the
-    periodic fluctuation in voxels at the staggered nodes. `effective` (GPa) is the midpoint of
-    the bracket `lower` to `upper`, which is guaranteed in the Löwner order for the solver's exact
-    answer on these voxels (level "discrete") whatever the net said; without a certificate it is
-    the energy of the predicted strain and the bounds are None. `distance` is at most 1 for 95 %
-    of the training cells and grows with unlikeness (see `Familiarity`).
+    periodic fluctuation in voxels at the staggered nodes. `effective` (GPa) lies in the bracket
+    `lower` to `upper` where training cells do (see `BracketPlace`). The bracket is guaranteed in
+    the Löwner order for the solver's exact answer on these voxels (level "discrete") whatever the
+    net said; with pores only the upper bound is one, and the estimate. Without a certificate the
+    estimate is the energy of the predicted strain and the bounds are None. `distance` is at most
+    1 for 95 % of the training cells and grows with unlikeness (see `Familiarity`).
     """
 
     displacement: Float[Tensor, "batch load dim *space"]
@@ -61,9 +63,12 @@ class FieldSurrogate:
     >>> found.lower[0, 0, 0] <= found.effective[0, 0, 0] <= found.upper[0, 0, 0]  # doctest: +SKIP
     """
 
-    def __init__(self, net: DisplacementNet, familiarity: Familiarity) -> None:
+    def __init__(
+        self, net: DisplacementNet, familiarity: Familiarity, place: BracketPlace | None = None
+    ) -> None:
         self.net = net.eval().requires_grad_(False)
         self.familiarity = familiarity
+        self.place = place or BracketPlace()
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Refuse cells of a shape that `predict` cannot take, before anything is computed.
@@ -107,7 +112,8 @@ class FieldSurrogate:
         if bounds is None:
             effective = cells.energy(unit).double() * unit_gpa.view(-1, 1, 1)
         else:
-            effective = (bounds.lower + bounds.upper) / 2
+            contrast = shear_contrast(cells.moduli)
+            effective = self.place.estimate(bounds.lower, bounds.upper, contrast, bounds.one_sided)
         displacement, macro = unit, None
         if macro_strain is not None:
             _check_loads(macro_strain, problem)
@@ -172,7 +178,7 @@ class FieldSurrogate:
 
     def save_pretrained(self, folder: str | Path, *, card: str = "", half: bool = False) -> Path:
         """Save config, weights and card as a hashed folder."""
-        saved = SavedNet(self.net, self.familiarity, {})
+        saved = SavedNet(self.net, self.familiarity, {"place": asdict(self.place)})
         return save_net(folder, saved, name=type(self).__name__, card=card, half=half)
 
     @classmethod
@@ -183,7 +189,7 @@ class FieldSurrogate:
             CheckpointError: No such model, or its files were altered.
         """
         saved = load_net(folder_or_name, DisplacementNet.of_config, name=cls.__name__)
-        return cls(saved.net, saved.familiarity)
+        return cls(saved.net, saved.familiarity, BracketPlace(**saved.config.get("place", {})))
 
     def _displacements(
         self, problem: StaggeredElasticity, cells: ReferencedCells, iterations: int

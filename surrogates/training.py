@@ -13,6 +13,7 @@ from microstructures import MicrostructureDataset
 from microstructures.seeds import derive_seed
 from networks.training import Progress, TrainingSettings, train
 from physics.mechanics.staggered import StaggeredElasticity
+from surrogates.bracket_place import fitted_place
 from surrogates.displacement_net import DisplacementNet
 from surrogates.fields import FieldSurrogate
 from surrogates.labels import (
@@ -115,7 +116,8 @@ def train_field_surrogate(
         progress=progress,
     )
     objective.load_state_dict(state)
-    surrogate = FieldSurrogate(net, labels[0].familiarity())
+    place = fitted_place(net.eval(), labels[0]) if settings.labels else None
+    surrogate = FieldSurrogate(net, labels[0].familiarity(), place)
     surrogate.save_pretrained(out, card=card, half=settings.half)
     return surrogate
 

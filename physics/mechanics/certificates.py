@@ -66,7 +66,8 @@ def certify_elastic(
         DataError: shapes do not fit, or the displacement is not finite.
     """
     problem = elastic_problem(phases, materials, scheme, orientations)
-    return _certificate(problem, displacement, macro_strain, names=("displacement", "macro_strain"))
+    names = ("displacement", "macro_strain")
+    return certify_cells(problem, displacement, macro_strain, names=names)
 
 
 def certify_conductive(
@@ -100,17 +101,23 @@ def certify_conductive(
     """
     problem = conduction_problem(phases, conductivities, scheme)
     trial = potential.unsqueeze(2) if potential.ndim == len(problem.shape) + 2 else potential
-    return _certificate(problem, trial, macro_gradient, names=("potential", "macro_gradient"))
+    return certify_cells(problem, trial, macro_gradient, names=("potential", "macro_gradient"))
 
 
-def _certificate(
+def certify_cells(
     problem: CellProblem,
-    trial: Tensor,
-    macro: Tensor | None,
+    trial: Float[Tensor, "batch load c *space"],
+    macro: Float[Tensor, "batch load n"] | None = None,
     *,
-    names: tuple[str, str],
+    names: tuple[str, str] = ("trial", "macro"),
 ) -> Certificate:
-    """Return the certificate of a trial unknown `(batch, load, c, *space)`."""
+    """Return the certificate of a trial unknown of any cell problem, in the problem's units.
+
+    The unit loads where `macro` is None; `names` are what errors call the two.
+
+    Raises:
+        DataError: shapes do not fit, or a number is not finite.
+    """
     problem = problem.detach()
     n = problem.components
     loads = unit_loads(problem.batch, n, problem.device) if macro is None else macro.double()
