@@ -10,10 +10,11 @@ from studies.bench_chapter import Chapter
 from studies.bench_table import Table, plain_row
 from studies.field_families import Family, kept_families, plane_families
 from studies.field_race import SOLVER, Start, raced_errors, shipped_starts
+from studies.field_standings import percent
 from studies.run_folder import RunFolder, Stage
 from studies.settings import SurrogateBenchSettings
 from studies.shipped_surrogates import weights_key
-from studies.surrogate_fields import NETS, percent
+from studies.surrogate_fields import NETS
 from surrogates.labels import coarsened
 
 CONTRASTS = (3.0, 10.0, 100.0, 1000.0)

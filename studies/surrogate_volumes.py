@@ -6,10 +6,7 @@ from studies.bench_chapter import Chapter
 from studies.bench_table import Row, Table, plain_row
 from studies.field_families import kept_families, volume_families
 from studies.field_race import shipped_starts
-from studies.run_folder import RunFolder
-from studies.settings import SurrogateBenchSettings
-from studies.shipped_surrogates import weights_key
-from studies.surrogate_fields import (
+from studies.field_standings import (
     Extent,
     Raced,
     cost_table,
@@ -19,6 +16,9 @@ from studies.surrogate_fields import (
     raced,
     verdict_on,
 )
+from studies.run_folder import RunFolder
+from studies.settings import SurrogateBenchSettings
+from studies.shipped_surrogates import weights_key
 
 NETS = ("elastic-3d-fno",)
 CONTRASTS = (100.0, 1000.0)

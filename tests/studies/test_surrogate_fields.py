@@ -7,8 +7,8 @@ import torch
 from physics import effective_stiffness
 from studies.field_families import Family, phase_materials, plane_families, powder_beds
 from studies.field_race import SOLVER, Start, affordable, cheapest, raced_errors
+from studies.field_standings import Raced, cost_table, verdict_on
 from studies.surrogate_certificate import _margins
-from studies.surrogate_fields import Raced, cost_table, verdict_on
 
 
 @pytest.fixture(scope="module")
