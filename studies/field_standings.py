@@ -90,7 +90,7 @@ def cost_table(found: Raced) -> Table:
     """Return the least cost to each error, families learnt and not, the best one marked."""
     rows = []
     for trained in (True, False):
-        errors = found.mean("midpoint", trained=trained)
+        errors = found.mean("estimate", trained=trained)
         for level in LEVELS:
             costs = [cheapest(e, c, level) for e, c in zip(errors, found.costs, strict=True)]
             where = "learnt" if trained else "other"
@@ -104,7 +104,7 @@ def verdict_on(found: Raced, name: str) -> str:
     most, down_to = 0.0, 1.0
     alone = min(found.costs[k, 0] for k in found.nets)
     for trained in (True, False):
-        errors = found.mean("midpoint", trained=trained)
+        errors = found.mean("estimate", trained=trained)
         for level in LEVELS:
             own = cheapest(errors[0], found.costs[0], level)
             nets = [cheapest(errors[k], found.costs[k], level) for k in found.nets]
@@ -135,13 +135,13 @@ def race_facts(found: Raced) -> dict:
         family: {m: errors[m].mean(-1).tolist() for m in METRICS}
         for family, errors in found.errors.items()
     }
-    worst = {f: errors["midpoint"].max(-1).tolist() for f, errors in found.errors.items()}
+    worst = {f: errors["estimate"].max(-1).tolist() for f, errors in found.errors.items()}
     return {
         "starts": list(found.starts),
         "iterations": list(found.iterations),
         "cpu_ms": found.costs.tolist(),
         "means": means,
-        "highest_midpoint_error": worst,
+        "highest_error": worst,
         "brackets_broken": int(sum(e["broken"].sum() for e in found.errors.values())),
     }
 
@@ -155,7 +155,7 @@ def race_figure(found: Mapping[str, Raced]) -> str:
         for column, (name, one) in enumerate(found.items()):
             for row, trained in enumerate((True, False)):
                 axis = made.axes[row, column]
-                errors = one.mean("midpoint", trained=trained)
+                errors = one.mean("estimate", trained=trained)
                 for k, start in enumerate(one.starts):
                     axis.semilogy(
                         one.costs[k], 100 * errors[k], "o-", ms=3, color=colours[k], label=start

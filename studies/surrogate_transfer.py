@@ -97,14 +97,14 @@ def _resolutions(
                     for j, k in enumerate(ITERATIONS)
                     if start.name != SOLVER or k
                 ]
-                for metric, what in (("midpoint", "C11"), ("strain", "strain")):
+                for metric, what in (("estimate", "C11"), ("strain", "strain")):
                     texts = [percent(found[metric][s, j]) for s, j in shown]
                     rows.append(plain_row(f"{where}: {what}", texts))
     return Table(tuple(columns), tuple(rows))
 
 
 def _far(families: Sequence[Family], arrays: dict, start: int) -> Table:
-    columns = ("distance, median", "beyond 1", "C11 midpoint", "bracket's width", "strain")
+    columns = ("distance, median", "beyond 1", "C11", "bracket's width", "strain")
     rows = []
     for family in families:
         for contrast in CONTRASTS:
@@ -113,7 +113,7 @@ def _far(families: Sequence[Family], arrays: dict, start: int) -> Table:
             texts = [
                 f"{np.median(distance):.2f}",
                 f"{100 * (distance > 1).mean():.0f} %",
-                *(percent(found[m][start, 0]) for m in ("midpoint", "width", "strain")),
+                *(percent(found[m][start, 0]) for m in ("estimate", "width", "strain")),
             ]
             rows.append(plain_row(f"{family.name}, contrast {contrast:g}", texts))
     return Table(columns, tuple(rows))

@@ -1,5 +1,6 @@
 """Where in its bracket the effective stiffness lies, learnt on training cells."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -7,9 +8,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from physics.mechanics.certificates import certify_cells
-from surrogates.displacement_net import DisplacementNet
 from surrogates.iterated import iterated
 from surrogates.labels import LabelledCells
+from surrogates.reference import ReferencedCells
 
 CELLS, CELLS_AT_ONCE = 192, 16
 ITERATIONS = (0, 1, 3)
@@ -45,13 +46,23 @@ class BracketPlace:
         return torch.lerp(lower, upper, share.to(lower))
 
 
+MIDDLE = BracketPlace()
+
+
 @torch.no_grad()
-def fitted_place(net: DisplacementNet, labels: LabelledCells) -> BracketPlace:
-    """Fit level and slope to the first training cells, by least squares of the logit."""
+def fitted_place(
+    start: Callable[[ReferencedCells], Float[Tensor, "batch n dim *space"]], labels: LabelledCells
+) -> BracketPlace:
+    """Fit level and slope to the first labelled cells, by least squares of the logit.
+
+    Args:
+        start: Displacements of the unit loads: a net, or zeros for the solver's own start.
+        labels: Training cells.
+    """
     logs, logits = [], []
     for rows in torch.arange(min(CELLS, len(labels))).split(CELLS_AT_ONCE):
         cells = labels.cells(rows, labels.phases[rows])
-        unit = net(cells)
+        unit = start(cells)
         problem = labels.quantity.problem(labels.fields(rows, labels.phases[rows]).double())
         for iterations in ITERATIONS:
             moved = iterated(problem, unit, iterations) if iterations else unit

@@ -14,7 +14,7 @@ from physics.mechanics.discretisation import staggered_problem
 from physics.mechanics.elasticity import ElasticFields
 from physics.mechanics.materials import IsotropicElastic
 from physics.mechanics.staggered import StaggeredElasticity, mandel_at_centres
-from surrogates.bracket_place import BracketPlace, shear_contrast
+from surrogates.bracket_place import MIDDLE, BracketPlace, shear_contrast
 from surrogates.displacement_net import DisplacementNet
 from surrogates.familiarity import Familiarity, check_sides
 from surrogates.iterated import iterated
@@ -64,11 +64,11 @@ class FieldSurrogate:
     """
 
     def __init__(
-        self, net: DisplacementNet, familiarity: Familiarity, place: BracketPlace | None = None
+        self, net: DisplacementNet, familiarity: Familiarity, place: BracketPlace = MIDDLE
     ) -> None:
         self.net = net.eval().requires_grad_(False)
         self.familiarity = familiarity
-        self.place = place or BracketPlace()
+        self.place = place
 
     def check_shape(self, shape: Sequence[int]) -> None:
         """Refuse cells of a shape that `predict` cannot take, before anything is computed.

@@ -55,6 +55,12 @@ class LabelledCells:
     def __len__(self) -> int:
         return len(self.phases)
 
+    def rows(self, which: Tensor) -> "LabelledCells":
+        """Return some of the cells."""
+        return LabelledCells(
+            self.phases[which], self.moduli[which], self.effective[which], self.quantity
+        )
+
     @classmethod
     def joined(cls, parts: "Sequence[LabelledCells]") -> "LabelledCells":
         """Return the cells of all parts, which have one shape and quantity."""
@@ -152,6 +158,29 @@ def solved_labels(
             )
         tensors = load_file(folder / "labels.safetensors")
         return LabelledCells(phases=phases, quantity=quantity, **tensors)
+    labels = solve_cells(
+        phases, quantity, materials, n_phases=n_phases, tolerance=tolerance, seed=seed
+    )
+    tensors = {"moduli": labels.moduli, "effective": labels.effective}
+    publish_folder(
+        folder,
+        lambda partial: save_file(tensors, partial / "labels.safetensors"),
+        kind=KIND,
+        about=identity,
+    )
+    return labels
+
+
+def solve_cells(
+    phases: UInt8[Tensor, "cell *space"],
+    quantity: Quantity,
+    materials: MaterialRange,
+    *,
+    n_phases: int,
+    tolerance: float,
+    seed: int,
+) -> LabelledCells:
+    """Return cells with materials drawn for each and the solver's effective matrix."""
     moduli = _drawn_moduli(phases, quantity, materials, n_phases=n_phases, seed=seed)
     solved = effective_property(
         quantity.problem(local_moduli(phases, moduli.double())),
@@ -161,14 +190,7 @@ def solved_labels(
         dtype=torch.float32,
         lower=False,
     )
-    tensors = {"moduli": moduli, "effective": solved.value.float().contiguous()}
-    publish_folder(
-        folder,
-        lambda partial: save_file(tensors, partial / "labels.safetensors"),
-        kind=KIND,
-        about=identity,
-    )
-    return LabelledCells(phases=phases, quantity=quantity, **tensors)
+    return LabelledCells(phases, moduli, solved.value.float().contiguous(), quantity)
 
 
 def unsolved_labels(

@@ -13,7 +13,7 @@ from microstructures import MicrostructureDataset
 from microstructures.seeds import derive_seed
 from networks.training import Progress, TrainingSettings, train
 from physics.mechanics.staggered import StaggeredElasticity
-from surrogates.bracket_place import fitted_place
+from surrogates.bracket_place import MIDDLE, fitted_place
 from surrogates.displacement_net import DisplacementNet
 from surrogates.fields import FieldSurrogate
 from surrogates.labels import (
@@ -116,7 +116,7 @@ def train_field_surrogate(
         progress=progress,
     )
     objective.load_state_dict(state)
-    place = fitted_place(net.eval(), labels[0]) if settings.labels else None
+    place = fitted_place(net.eval(), labels[0]) if settings.labels else MIDDLE
     surrogate = FieldSurrogate(net, labels[0].familiarity(), place)
     surrogate.save_pretrained(out, card=card, half=settings.half)
     return surrogate

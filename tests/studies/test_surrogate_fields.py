@@ -66,7 +66,7 @@ def race_of(net_ms: float) -> Raced:
         (SOLVER, "net"),
         (0, 3),
         {"a": True, "b": False},
-        {name: {"midpoint": errors} for name in "ab"},
+        {name: {"estimate": errors} for name in "ab"},
         np.array([[1.0, 9.0], [net_ms, net_ms + 8]]),
         (1,),
     )
