@@ -30,7 +30,7 @@ SLACK = 1e-6
 
 def certificate_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chapter:
     """Return how many intervals hold the solver's converged matrix, in the Loewner order."""
-    count = 2 if settings.quick else 500 if settings.tier == "full" else 100
+    count = 2 if settings.quick else 500
     key = weights_key(NETS)
     nets = {name: FieldSurrogate.from_pretrained(name) for name in NETS}
     parts = [

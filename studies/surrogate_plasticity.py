@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from microstructures.seeds import derive_seed
 from studies.bench_chapter import Chapter
-from studies.bench_table import Cell, Row, Table, plain_row
 from studies.field_families import Family, plane_families
 from studies.plastic_figures import cost_figure, curve_figure, stress_figure
 from studies.plastic_race import (
@@ -22,6 +20,7 @@ from studies.plastic_race import (
     solved_stress,
     stress_errors,
 )
+from studies.plastic_tables import cost_table, family_table, step_table, verdict, yield_table
 from studies.run_folder import RunFolder, Stage
 from studies.settings import SurrogateBenchSettings
 from studies.shipped_surrogates import weights_key
@@ -34,9 +33,7 @@ NET = "plastic-2d-unet"
 TRAINED = PlasticRange(3.0, 4.0, (0.005, 0.05), (0.25, 0.35), (2.0, 10.0))
 """The range that the shipped weights were trained on."""
 
-ASKED, MOONSHOT, TIMES = 0.064, 0.04, 20.0
 TRUTH = 1e-5
-LEAST_SPREAD = 5  # cells of which a spread is told
 FAMILIES = ("spinodal", "random field", "nucleation and growth", "discs", "Voronoi mosaic")
 LOOSE = ((1e-2, 1), (3e-2, 1), (0.1, 1), (0.2, 1), (3e-2, 2), (0.1, 2), (0.2, 2))
 """Tolerances of the solver, and how many steps it takes at once, from exact to loose."""
@@ -85,12 +82,12 @@ def plasticity_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chap
     return Chapter(
         name="plasticity",
         title="Elastic-plastic stress fields along a test: net against the J2 solver",
-        about=_about(extent, model) + _verdict(costs.facts),
+        about=_about(extent, model) + verdict(costs.facts),
         tables={
-            "Errors by family": _family_table(everywhere, learnt),
-            "Error of von Mises stress by step": _step_table(everywhere),
-            "CPU ms per cell, whole test, one thread": _cost_table(costs.facts),
-            "Offset yield stress of tension tests (0.2 %)": _yield_table(everywhere),
+            "Errors by family": family_table(everywhere, learnt),
+            "Error of von Mises stress by step": step_table(everywhere),
+            "CPU ms per cell, whole test, one thread": cost_table(costs.facts),
+            "Offset yield stress of tension tests (0.2 %)": yield_table(everywhere),
         },
         figures=partial(_figures, costs, measured[families[0].name]),
         facts={"costs": costs.facts, **{k: v.facts for k, v in everywhere.items()}},
@@ -207,104 +204,6 @@ def _kept(answers: dict[str, Tensor], name: str, work: Callable[[], Tensor]) -> 
     answers[name] = work()
 
 
-def cheapest_solver(rivals: Mapping[str, Mapping[str, float]], error: float) -> str | None:
-    """Return the name of the cheapest looseness of the solver with at most this error."""
-    good = [n for n, r in rivals.items() if n.startswith("solver") and r["error"] <= error]
-    return min(good, key=lambda name: rivals[name]["ms"], default=None)
-
-
-def _cost_table(facts: Mapping[str, Any]) -> Table:
-    rivals = facts["rivals"]
-    net = rivals["net"]
-    rows = [
-        plain_row(name, [f"{r['ms']:.3g}", f"{100 * r['error']:.2g} %", ""])
-        for name, r in rivals.items()
-    ]
-    for what, error in {"the net's own error": net["error"], "6.4 %": ASKED}.items():
-        name = cheapest_solver(rivals, error)
-        if name is None:
-            rows.append(plain_row(f"cheapest solver at {what}", ["-", "none measured", "-"]))
-            continue
-        times = rivals[name]["ms"] / net["ms"]
-        cells = (
-            Cell(f"{rivals[name]['ms']:.3g}"),
-            Cell(f"{100 * rivals[name]['error']:.2g} %"),
-            Cell(f"{times:.1f}", times >= TIMES and net["error"] <= error),
-        )
-        label = f"cheapest solver at {what}: {name.removeprefix('solver, ')}"
-        rows.append(Row(label, cells, f"net {TIMES:g} times cheaper"))
-    return Table(("CPU ms per cell", "error of von Mises stress", "times the net"), tuple(rows))
-
-
-def _verdict(facts: Mapping[str, Any]) -> str:
-    rivals = facts["rivals"]
-    net, name = rivals["net"], cheapest_solver(rivals, rivals["net"]["error"])
-    if name is None:
-        return " No looseness of the solver that was tried is as exact as the net."
-    times = rivals[name]["ms"] / net["ms"]
-    word = "wins" if times > 1 else "loses"
-    return (
-        f" At the net's own error ({100 * net['error']:.2g} %) the cheapest solver costs "
-        f"{times:.1f} times as much: the net {word}, and the {TIMES:g} times asked for are "
-        f"{'reached' if times >= TIMES else 'not reached'}."
-    )
-
-
-def _family_table(measured: Mapping[str, Stage], learnt: set[str]) -> Table:
-    rows = []
-    for family, stage in measured.items():
-        net, start = (stage.arrays[f"{who}.field"] for who in ("net", "start"))
-        cells = []
-        for errors in (net, start):
-            met = errors.mean() <= ASKED if family in learnt and errors is net else None
-            cells.append(Cell(_percent(errors.mean()), None if met is None else bool(met)))
-        cells += [
-            Cell(_percent(net[:, -1].mean())),
-            Cell(_percent(net.mean(1).max())),
-            Cell(_percent(stage.arrays["net.mean"].mean())),
-            Cell(_percent(stage.arrays["start.mean"].mean())),
-            Cell(_percent(stage.arrays["net.imbalance"].mean())),
-            Cell(f"{np.median(stage.arrays['net.distance']):.2f}"),
-            Cell(str(len(net))),
-        ]
-        asked = f"at most {_percent(ASKED)}" if family in learnt else ""
-        rows.append(Row(family, tuple(cells), asked))
-    columns = (
-        "von Mises stress, net",
-        "start and law, no net",
-        "net, last step",
-        "net, worst cell",
-        "mean curve, net",
-        "mean curve, start",
-        "imbalance, net",
-        "distance (median)",
-        "cells",
-    )
-    return Table(columns, tuple(rows))
-
-
-def _step_table(measured: Mapping[str, Stage]) -> Table:
-    rows = []
-    for family, stage in measured.items():
-        by_step = stage.arrays["net.field"].mean(0)
-        rows.append(plain_row(family, [_percent(error) for error in by_step]))
-    count = len(rows[0].cells)
-    return Table(tuple(f"step {k + 1}" for k in range(count)), tuple(rows))
-
-
-def _yield_table(measured: Mapping[str, Stage]) -> Table:
-    rows = []
-    for family, stage in measured.items():
-        cells = []
-        for who in ("net", "start"):
-            errors = stage.arrays[f"{who}.yield"]
-            cells += [_percent(errors.mean()) if len(errors) else "-"]
-            cells += [_percent(errors.std(ddof=1)) if len(errors) >= LEAST_SPREAD else "-"]
-        rows.append(plain_row(family, [*cells, str(len(stage.arrays["net.yield"]))]))
-    columns = ("net, bias", "net, spread", "start, bias", "start, spread", "cells")
-    return Table(columns, tuple(rows))
-
-
 def _about(extent: Extent, model: PlasticSurrogate) -> str:
     return (
         f"Periodic cells of {extent.side} x {extent.side} voxels, plane strain, two phases with "
@@ -334,7 +233,3 @@ def _figures(costs: Stage, stage: Stage) -> dict[str, str]:
 
 def _seed(settings: SurrogateBenchSettings, k: int) -> int:
     return derive_seed(settings.seed, "plasticity", k)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %"

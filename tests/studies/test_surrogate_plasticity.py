@@ -5,7 +5,8 @@ import torch
 
 from physics.mechanics import solve_plasticity
 from studies.plastic_race import drawn_test, monotone, solved_stress, stress_errors
-from studies.surrogate_plasticity import TRAINED, cheapest_solver
+from studies.plastic_tables import cheapest_solver
+from studies.surrogate_plasticity import TRAINED
 from surrogates.evaluation import overlapping_discs
 
 
