@@ -1,32 +1,24 @@
 """Field nets against the solver stopped early: errors after each iteration, and CPU time."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from microstructures.seeds import derive_seed
 from physics import IsotropicElastic
 from physics.mechanics import certify_elastic, compatible_strain, solve_elasticity
 from physics.mechanics.discretisation import staggered_problem
-from studies.field_families import Family, phase_materials, random_fields
-from studies.run_folder import RunFolder, Stage
-from studies.settings import SurrogateBenchSettings
+from studies.field_families import Family, phase_materials
 from studies.stopwatch import one_thread, race
 from surrogates import FieldSurrogate
-from surrogates.bracket_place import MIDDLE, BracketPlace, fitted_place, shear_contrast
+from surrogates.bracket_place import MIDDLE, BracketPlace, shear_contrast
 from surrogates.iterated import iterated
-from surrogates.labels import solve_cells
-from surrogates.quantities import MaterialRange, Stiffness
 from surrogates.reference import ReferencedCells
 
 SOLVER = "solver"
-LEARNT = MaterialRange(contrast=(3.0, 300.0), poisson_ratio=(0.2, 0.4))
-LEARNT_3D = MaterialRange(contrast=(10.0, 1000.0), poisson_ratio=(0.2, 0.4))
-"""Materials of the shipped nets' training cells."""
 CONVERGED = 1e-5
 """Residual of the fields that errors are taken against; effective values are right to 1e-9."""
 
@@ -38,14 +30,15 @@ METRICS = ("midpoint", "estimate", "width", "upper", "strain", "broken")
 
 @dataclass(frozen=True)
 class Start:
-    """Where iterations start: a net's answer, or zero displacement where there is no net.
-
-    `place` is where in the bracket its answer is taken.
-    """
+    """Where iterations start: a net's answer, or zero displacement where there is no net."""
 
     name: str
     net: FieldSurrogate | None = None
-    place: BracketPlace = MIDDLE
+
+    @property
+    def place(self) -> BracketPlace:
+        """Where in the bracket the answer is: where a net has learnt, else in the middle."""
+        return MIDDLE if self.net is None else self.net.place
 
     def displacement(
         self, phases: Tensor, materials: Sequence[IsotropicElastic], iterations: int
@@ -56,38 +49,9 @@ class Start:
         return iterated(staggered_problem(phases, materials), None, iterations)
 
 
-def shipped_starts(names: Sequence[str], place: BracketPlace = MIDDLE) -> list[Start]:
-    """Return the solver's own start, its place in the bracket given, and those of shipped nets."""
-    nets = [FieldSurrogate.from_pretrained(name) for name in names]
-    solver = Start(SOLVER, None, place)
-    return [solver, *(Start(n, net, net.place) for n, net in zip(names, nets, strict=True))]
-
-
-def solver_place(
-    stage: str, dim: int, settings: SurrogateBenchSettings, run: RunFolder
-) -> BracketPlace:
-    """Return where in its bracket the stopped solver's answer lies, learnt as a net learns it.
-
-    From random fields with materials as nets are trained on, none of them tested: the rival is
-    told what the nets are told.
-    """
-
-    def fitted() -> Stage:
-        side, seed = 24 if dim == 3 else 64, derive_seed(settings.seed, stage)
-        side, n = (16, 8) if settings.quick else (side, 96)
-        cells = random_fields(n, (side,) * dim, seed=seed)
-        labels = solve_cells(
-            cells,
-            Stiffness(),
-            LEARNT_3D if dim == 3 else LEARNT,
-            n_phases=2,
-            tolerance=1e-4,
-            seed=seed,
-        )
-        place = fitted_place(lambda own: torch.zeros_like(own.born()), labels)
-        return Stage(asdict(place), {})
-
-    return BracketPlace(**run.stage(stage, fitted).facts)
+def shipped_starts(names: Sequence[str]) -> list[Start]:
+    """Return the solver's own start, and those of shipped nets."""
+    return [Start(SOLVER), *(Start(name, FieldSurrogate.from_pretrained(name)) for name in names)]
 
 
 def raced_errors(
@@ -188,7 +152,7 @@ def _one_way(
         problem = staggered_problem(phases, materials)
         for k in iterations:
             moved = iterated(problem, base, k) if k else base
-            for name, values in _errors(phases, materials, moved, exact, start.place).items():
+            for name, values in _errors(phases, materials, moved, exact, start.place, k).items():
                 rows[name].append(values)
         for name in METRICS:
             found[name].append(rows[name])
@@ -202,9 +166,12 @@ def _errors(
     displacement: Tensor,
     exact: Converged,
     place: BracketPlace,
+    iterations: int,
 ) -> Mapping[str, Tensor]:
     bounds = certify_elastic(phases, materials, displacement=displacement)
-    matrix = place.estimate(bounds.lower, bounds.upper, exact.contrast, bounds.one_sided)
+    matrix = place.estimate(
+        bounds.lower, bounds.upper, exact.contrast, bounds.one_sided, iterations
+    )
     lower, upper, estimate = (m[:, 0, 0] for m in (bounds.lower, bounds.upper, matrix))
     gap = compatible_strain(displacement).double() - exact.strain
     c11 = exact.c11

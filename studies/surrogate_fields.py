@@ -14,7 +14,6 @@ from studies.field_race import (
     affordable,
     raced_errors,
     shipped_starts,
-    solver_place,
 )
 from studies.field_standings import (
     Extent,
@@ -39,8 +38,7 @@ FEW = 3
 def fields_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chapter:
     """Return errors, brackets and costs at contrast 10 and 100, families learnt and not."""
     extent = _extent(settings)
-    starts = shipped_starts(NETS, solver_place("fields.place", 2, settings, run))
-    key = weights_key(NETS)
+    starts, key = shipped_starts(NETS), weights_key(NETS)
     families = kept_families(
         "fields.cells",
         lambda: plane_families(extent.cells, extent.side, seed=settings.seed),
@@ -73,7 +71,7 @@ def fields_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chapter:
 def _extent(settings: SurrogateBenchSettings) -> Extent:
     if settings.quick:
         return Extent(2, 32, 1, (0, 3, 8))
-    return Extent(64, 64, 5) if settings.tier == "full" else Extent(8, 64, 2)
+    return Extent(64, 64, 5) if settings.tier == "full" else Extent(24, 64, 2)
 
 
 def _alone(found: Raced) -> Table:
@@ -162,9 +160,9 @@ def _about(extent: Extent, families: Sequence[Family]) -> str:
         "means over cells, the worst cell in brackets, against the solver at residual 1e-5. The "
         "rival is our own solver, its conjugate gradients stopped after some iterations; it gets "
         "the same certificate in float64, which all costs contain. Nets get further iterations of "
-        "the same solver. The learnt place is where in the bracket the training cells of that "
-        "contrast lie; the stopped solver's has been learnt likewise, on cells of its own, and all "
-        "races are run by it. CPU ms per cell on one thread, all load cases, in turn in one "
+        "the same solver. The learnt place is where in the bracket a net's training cells of that "
+        "contrast and number of iterations lie; the stopped solver answers with the middle, and "
+        "races are run by these answers. CPU ms per cell on one thread, all loads, in turn in one "
         f"process, median of {extent.repetitions}. "
     )
 

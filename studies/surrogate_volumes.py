@@ -5,7 +5,7 @@ from functools import partial
 from studies.bench_chapter import Chapter
 from studies.bench_table import Row, Table, plain_row
 from studies.field_families import kept_families, volume_families
-from studies.field_race import shipped_starts, solver_place
+from studies.field_race import shipped_starts
 from studies.field_standings import (
     Extent,
     Raced,
@@ -27,8 +27,7 @@ ITERATIONS = (0, 1, 2, 3, 5, 8, 12, 16)
 
 def volumes_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chapter:
     """Return errors and costs of 3-D cells at contrast 100 and more."""
-    starts = shipped_starts(NETS, solver_place("volumes.place", 3, settings, run))
-    key = weights_key(NETS)
+    starts, key = shipped_starts(NETS), weights_key(NETS)
     found, counts = {}, {}
     for side, extent in _extents(settings).items():
         families = kept_families(

@@ -1,5 +1,6 @@
 """Where in its bracket the effective stiffness lies, learnt on training cells."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,17 +22,19 @@ EDGE = 0.02  # shares nearer than this to an end of the bracket count as this ne
 
 @dataclass(frozen=True)
 class BracketPlace:
-    """Share of the way from lower to upper bound: 1 / (1 + exp(-level - slope ln c)).
+    """Share of the way from lower to upper bound, of logit level + slope ln c + drift ln(1 + k).
 
     The energy of a trial strain is above the effective stiffness by its squared distance to the
     solution, that of its balanced stress below by its own. How the two distances compare depends
     above all on the contrast c (of the shear moduli): of little contrast, the balanced stress is
-    the worse by far; of much, the strain. So the middle of the bracket, which is what the default
-    gives, is a poor estimate within good bounds.
+    the worse by far; of much, the strain. The solver's k iterations from the net mend the strain
+    first. So the middle of the bracket, which is what the default gives, is a poor estimate
+    within good bounds.
     """
 
     level: float = 0.0
     slope: float = 0.0
+    drift: float = 0.0
 
     def estimate(
         self,
@@ -39,9 +42,11 @@ class BracketPlace:
         upper: Float[Tensor, "batch n n"],
         contrast: Float[Tensor, " batch"],
         one_sided: Bool[Tensor, " batch"],
+        iterations: int = 0,
     ) -> Float[Tensor, "batch n n"]:
         """Return matrices between bounds; the upper bound where there is no lower one but 0."""
-        share = torch.sigmoid(self.level + self.slope * contrast.double().log())
+        level = self.level + self.drift * math.log1p(iterations)
+        share = torch.sigmoid(level + self.slope * contrast.double().log())
         share = torch.where(one_sided, 1.0, share).view(-1, 1, 1)
         return torch.lerp(lower, upper, share.to(lower))
 
@@ -53,13 +58,13 @@ MIDDLE = BracketPlace()
 def fitted_place(
     start: Callable[[ReferencedCells], Float[Tensor, "batch n dim *space"]], labels: LabelledCells
 ) -> BracketPlace:
-    """Fit level and slope to the first labelled cells, by least squares of the logit.
+    """Fit level, slope and drift to the first labelled cells, by least squares of the logit.
 
     Args:
-        start: Displacements of the unit loads: a net, or zeros for the solver's own start.
+        start: Displacements of the unit loads: a net.
         labels: Training cells.
     """
-    logs, logits = [], []
+    entries, logits = [], []
     for rows in torch.arange(min(CELLS, len(labels))).split(CELLS_AT_ONCE):
         cells = labels.cells(rows, labels.phases[rows])
         unit = start(cells)
@@ -69,11 +74,11 @@ def fitted_place(
             bounds = certify_cells(problem, moved)
             share = place_between(labels.effective[rows], bounds.lower, bounds.upper)
             logits.append(share.clamp(EDGE, 1 - EDGE).logit())
-            logs.append(shear_contrast(cells.moduli).double().log())
-    log_contrast = torch.cat(logs)
-    rows = torch.stack([torch.ones_like(log_contrast), log_contrast], 1)
-    level, slope = torch.linalg.lstsq(rows, torch.cat(logits)[:, None]).solution[:, 0].tolist()
-    return BracketPlace(level, slope)
+            log = shear_contrast(cells.moduli).double().log()
+            taken = torch.full_like(log, math.log1p(iterations))
+            entries.append(torch.stack([torch.ones_like(log), log, taken], 1))
+    fit = torch.linalg.lstsq(torch.cat(entries), torch.cat(logits)[:, None])
+    return BracketPlace(*fit.solution[:, 0].tolist())
 
 
 def shear_contrast(moduli: Float[Tensor, "batch 2 *space"]) -> Float[Tensor, " batch"]:

@@ -113,7 +113,9 @@ class FieldSurrogate:
             effective = cells.energy(unit).double() * unit_gpa.view(-1, 1, 1)
         else:
             contrast = shear_contrast(cells.moduli)
-            effective = self.place.estimate(bounds.lower, bounds.upper, contrast, bounds.one_sided)
+            effective = self.place.estimate(
+                bounds.lower, bounds.upper, contrast, bounds.one_sided, iterations
+            )
         displacement, macro = unit, None
         if macro_strain is not None:
             _check_loads(macro_strain, problem)

@@ -65,7 +65,7 @@ def test_a_porous_cell_is_answered_by_its_only_bound(surrogate, blobs):
 
 
 def test_the_place_is_saved_with_the_weights(surrogate, blobs, tmp_path):
-    placed = FieldSurrogate(surrogate.net, surrogate.familiarity, BracketPlace(-3.0, 0.8))
+    placed = FieldSurrogate(surrogate.net, surrogate.familiarity, BracketPlace(-3.0, 0.8, -0.2))
     again = FieldSurrogate.from_pretrained(placed.save_pretrained(tmp_path / "m"))
     assert again.place == placed.place
     cells = blobs(2, seed=7)
