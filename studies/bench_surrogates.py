@@ -20,10 +20,13 @@ a finished stage is read, not repeated, so that the run resumes."""
 def surrogate_chapters() -> dict[str, ChapterMaker]:
     """Return what makes each chapter, by name, in the order of the page."""
     from studies.surrogate_accuracy import accuracy_chapter
+    from studies.surrogate_active import active_chapter
     from studies.surrogate_attention import attention_chapter
     from studies.surrogate_certificate import certificate_chapter
     from studies.surrogate_fields import fields_chapter
+    from studies.surrogate_image_field import image_field_chapter
     from studies.surrogate_plasticity import plasticity_chapter
+    from studies.surrogate_quantities import quantities_chapter
     from studies.surrogate_rungs import rungs_chapter
     from studies.surrogate_transfer import transfer_chapter
     from studies.surrogate_unfamiliar import unfamiliar_chapter
@@ -38,6 +41,9 @@ def surrogate_chapters() -> dict[str, ChapterMaker]:
         "transfer": transfer_chapter,
         "volumes": volumes_chapter,
         "plasticity": plasticity_chapter,
+        "quantities": quantities_chapter,
+        "image-field": image_field_chapter,
+        "active": active_chapter,
         "attention": attention_chapter,
     }
 

@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -24,6 +24,7 @@ from studies.settings import (
     resolve_settings,
     settings_error,
 )
+from studies.surrogate_verbs import explain, pick
 from studies.verb import (
     DryRun,
     Flags,
@@ -45,6 +46,8 @@ app = App(
     result_action="return_value",
 )
 app.command(bench)
+app.command(explain)
+app.command(pick)
 
 
 class Terminated(SystemExit):
@@ -149,7 +152,17 @@ def import_(
 
 @app.command
 def train(
-    what: Literal["generator", "gate", "surrogate", "property", "plastic", "micrograph"],
+    what: Literal[
+        "generator",
+        "gate",
+        "surrogate",
+        "property",
+        "active-property",
+        "measured",
+        "plastic",
+        "image-field",
+        "micrograph",
+    ],
     /,
     *,
     data: Annotated[Path, Parameter(help="Data set: the folder that simulate or import wrote.")],
@@ -176,6 +189,10 @@ def train(
     also: Annotated[
         tuple[Path, ...], Parameter(help="For a property surrogate: further data sets.")
     ] = (),
+    table: Annotated[
+        Path | None,
+        Parameter(help="For a measured property: CSV, one row per specimen with its numbers."),
+    ] = None,
     init_from: Annotated[
         str | None, Parameter(help="Fine-tune weights: a shipped name or a folder.")
     ] = None,
@@ -185,6 +202,9 @@ def train(
     dry_run: DryRun = False,
 ) -> None:
     """Train a generator, a statistics gate, a surrogate of fields or properties, or a renderer."""
+    if what == "measured":
+        _train_measured(data, table, out, settings, named_values(values), dry_run)
+        return
     from studies.training import run_training
 
     made = run_training(
@@ -200,6 +220,23 @@ def train(
         sections=sections,
         also=also,
         control=control,
+    )
+    if made:
+        say(f"wrote {made}")
+
+
+def _train_measured(
+    data: Path,
+    table: Path | None,
+    out: Path,
+    settings: Path | None,
+    values: dict[str, Any],
+    dry_run: bool,
+) -> None:
+    from studies.measured_properties import run_measured_training
+
+    made = run_measured_training(
+        data, table, settings_file=settings, values=values, out=out, dry_run=dry_run
     )
     if made:
         say(f"wrote {made}")
@@ -239,12 +276,28 @@ def predict(
     out: Out = Path("runs/predict"),
     settings: SettingsFile = None,
     dry_run: DryRun = False,
+    inputs: Annotated[
+        tuple[str, ...],
+        Parameter(name="--input", help="With --measured-property: its inputs as name=value."),
+    ] = (),
     flags: Annotated[PredictSettings | None, Flags] = None,
 ) -> None:
     """Predict stiffness, its bracket and the fields of structures in files."""
     from studies.prediction import plan_prediction, run_prediction
 
     resolved = resolve_settings(PredictSettings, settings, flags)
+    if resolved.measured_property is not None:
+        from studies.measured_properties import run_measured_prediction
+
+        known = named_values(inputs)
+        run_verb(
+            resolved,
+            out,
+            dry_run,
+            plan=lambda _: {"memory_mb": 1200, "disk_mb": 1, "minutes": 0.2},
+            work=lambda: run_measured_prediction(files, known, resolved, out),
+        )
+        return
     run_verb(
         resolved,
         out,

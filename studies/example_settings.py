@@ -15,11 +15,16 @@ from microstructures.sections import SectionSettings
 from studies.settings import (
     DemoSettings,
     DesignSettings,
+    ExplainSettings,
     GenerateSettings,
+    PickSettings,
     PredictSettings,
     SimulateSettings,
 )
 from studies.settings_text import commented_yaml
+from surrogates.active_training import ActivePropertySettings
+from surrogates.image_field_training import ImageFieldSettings
+from surrogates.measured_training import MeasuredSettings
 from surrogates.plastic_training import PlasticSettings
 from surrogates.property_training import PropertySettings
 from surrogates.training import SurrogateSettings
@@ -33,6 +38,8 @@ def settings_files() -> dict[str, type[BaseModel]]:
         "simulate.yaml": SimulateSettings,
         "generate.yaml": GenerateSettings,
         "predict.yaml": PredictSettings,
+        "explain.yaml": ExplainSettings,
+        "pick.yaml": PickSettings,
         "import.yaml": ImportSettings,
         "import-sections.yaml": SectionSettings,
         "train-generator.yaml": DiffusionSettings,
@@ -40,7 +47,10 @@ def settings_files() -> dict[str, type[BaseModel]]:
         "train-generator-vae.yaml": VaeSettings,
         "train-surrogate.yaml": SurrogateSettings,
         "train-property.yaml": PropertySettings,
+        "train-active-property.yaml": ActivePropertySettings,
+        "train-measured.yaml": MeasuredSettings,
         "train-plastic.yaml": PlasticSettings,
+        "train-image-field.yaml": ImageFieldSettings,
         "train-micrograph.yaml": MicrographSettings,
     }
 

@@ -1,11 +1,12 @@
 """The verb `predict`: stiffness with its bracket, and fields, of structures in files."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from microstructures import DataError, Microstructure, read_microstructure
@@ -19,9 +20,14 @@ from studies.run_folder import open_run
 from studies.settings import PredictSettings, Settings
 from surrogates import FieldSurrogate, PropertyRung, SolverRung, evaluate
 from surrogates.ladder import Rung
+from surrogates.quantities import Name
+from surrogates.thermal_expansion import ExpansionBracket, check_levin, expansion_bracket
 
 # Measured on one core per 64 x 64 voxels, all load cases, contrast 10.
 SECONDS_PER_CELL, MEMORY_MB = 0.1, 900
+CONDUCTIVITY_WIDTH = 1e-4  # relative bracket of a conductivity where none is asked for
+SHOWN = {"stiffness": ("c11_gpa", "gpa_mandel"), "conductivity": ("k11_w_mk", "w_mk")}
+SAID = {"c11_gpa": ("C11", "GPa"), "k11_w_mk": ("k11", "W/(m K)")}
 
 
 class PredictRun(Settings):
@@ -35,22 +41,24 @@ class PredictRun(Settings):
 class Prediction:
     """Stiffness (GPa) and, where they were computed, unit-load fields of one structure.
 
-    Fields are load by load, of Mandel components.
+    Fields are load by load, of Mandel components. With another `quantity` the matrix is its own.
     """
 
     stiffness: np.ndarray
     lower: np.ndarray
     upper: np.ndarray
     about: dict[str, Any]
+    expansion: ExpansionBracket | None = None
     strain: np.ndarray | None = None
     stress: np.ndarray | None = None
+    quantity: Name = "stiffness"
 
 
 def plan_prediction(files: Sequence[Path], settings: PredictSettings) -> dict[str, Any]:
     """Check the files; return expected memory (MB), disk (MB) and time (min)."""
     structures = _read(files, settings)
     for file, structure in zip(files, structures, strict=True):
-        _check_labels(file, structure, len(settings.youngs_modulus_gpa))
+        _check_labels(file, structure, settings)
     cells = sum(s.phases.size / 64**2 for s in structures)
     return {
         "memory_mb": round(MEMORY_MB + 10 * cells),
@@ -67,10 +75,19 @@ def run_prediction(files: Sequence[Path], settings: PredictSettings, out: Path) 
             further from the training set than was allowed.
     """
     structures = _read(files, settings)
-    n_materials = len(settings.youngs_modulus_gpa)
     for file, structure in zip(files, structures, strict=True):
-        _check_labels(file, structure, n_materials)
-    predict, surrogate = _predictor(settings, elastic_materials(settings, n_materials))
+        _check_labels(file, structure, settings)
+    if settings.conductivity_w_mk and settings.expansion_per_k:
+        raise DataError(
+            "expected conductivity_w_mk or expansion_per_k, got both; predict one after the other"
+        )
+    if settings.conductivity_w_mk:
+        predict, surrogate, materials = _conductivity_predictor(settings), None, []
+    else:
+        materials = elastic_materials(settings, len(settings.youngs_modulus_gpa))
+        predict, surrogate = _predictor(settings, materials)
+    if settings.expansion_per_k:
+        check_levin(materials, settings.expansion_per_k, dim=structures[0].phases.ndim)
     for file, structure in zip(files, structures, strict=True):
         if surrogate is not None:
             _check_shape(file, structure, surrogate)
@@ -83,6 +100,8 @@ def run_prediction(files: Sequence[Path], settings: PredictSettings, out: Path) 
         for k, (file, structure) in enumerate(zip(files, structures, strict=True)):
             found = predict(structure)
             _check_distance(file, found, settings.largest_distance)
+            if settings.expansion_per_k:
+                found = replace(found, expansion=_expansion(found, materials, settings))
             entry = {"file": file.name, **_facts(structure, found)}
             if found.strain is not None:
                 entry["fields"] = f"{k:03d}-{file.stem}.vtkhdf"
@@ -105,6 +124,33 @@ def _predictor(
     return lambda structure: predict_one(structure, materials, surrogate, settings), surrogate
 
 
+def _conductivity_predictor(settings: PredictSettings) -> Callable[[Microstructure], Prediction]:
+    """Return what predicts a conductivity: a surrogate of it, where one was named, and the solver.
+
+    Raises:
+        DataError: The named surrogate predicts another quantity, or all phases are insulators.
+    """
+    values = list(settings.conductivity_w_mk)
+    if max(values) <= 0:
+        raise DataError("expected conductivity_w_mk above 0 for at least one phase, got 0 for all")
+    rungs: list[Rung] = [SolverRung("conductivity")]
+    named = settings.property_surrogate
+    if not settings.solver and named != PredictSettings().property_surrogate:
+        model = load_property_surrogate(named)
+        if model.quantity.name != "conductivity":
+            raise DataError(
+                f"expected a surrogate of the conductivity, got {named}, one of the "
+                f"{model.quantity.name}; train one (train property --set quantity=conductivity), "
+                "or leave it out"
+            )
+        rungs.insert(0, PropertyRung(model))
+    width = settings.bracket_tolerance or CONDUCTIVITY_WIDTH
+    ask = settings.model_copy(update={"bracket_tolerance": width})
+    return lambda structure: replace(
+        predict_by_ladder(structure, values, rungs, ask), quantity="conductivity"
+    )
+
+
 def ladder(settings: PredictSettings) -> list[Rung]:
     """Return the rungs from the cheapest to the solver, which stands alone where it was asked for.
 
@@ -121,11 +167,11 @@ def ladder(settings: PredictSettings) -> list[Rung]:
 
 def predict_by_ladder(
     structure: Microstructure,
-    materials: Sequence[IsotropicElastic],
+    materials: Sequence,
     rungs: Sequence[Rung],
     settings: PredictSettings,
 ) -> Prediction:
-    """Return the stiffness by the cheapest rung whose bracket is within `bracket_tolerance`."""
+    """Return the matrix by the cheapest rung whose bracket is within `bracket_tolerance`."""
     assert settings.bracket_tolerance is not None
     (found,) = evaluate(
         as_batch([structure]),
@@ -183,28 +229,51 @@ def _channels(found: Prediction) -> dict[str, np.ndarray]:
     return channels
 
 
+def _expansion(
+    found: Prediction, materials: Sequence[IsotropicElastic], settings: PredictSettings
+) -> ExpansionBracket:
+    """Return the thermal expansion that follows from a predicted stiffness and its bracket."""
+    ends = (found.stiffness, found.lower, found.upper)
+    value, lower, upper = (torch.from_numpy(np.ascontiguousarray(end))[None] for end in ends)
+    return expansion_bracket(
+        value, lower, upper, materials, settings.expansion_per_k, level=found.about["level"]
+    )
+
+
 def _facts(structure: Microstructure, found: Prediction) -> dict[str, Any]:
+    first, unit = SHOWN[found.quantity]
+    expansion = {}
+    if found.expansion is not None:
+        ends = ("value", "lower", "upper")
+        parts = {name: getattr(found.expansion, name)[0].tolist() for name in ends}
+        expansion = {"expansion_per_k_mandel": {**parts, "level": found.expansion.level}}
     return {
+        **expansion,
         **found.about,
         "scope": "this structure's, taken as one period of a periodic cell",
-        "c11_gpa": {
+        first: {
             "value": found.stiffness[0, 0],
             "lower": found.lower[0, 0],
             "upper": found.upper[0, 0],
         },
-        "stiffness_gpa_mandel": found.stiffness.tolist(),
-        "lower_gpa_mandel": found.lower.tolist(),
-        "upper_gpa_mandel": found.upper.tolist(),
+        f"{found.quantity}_{unit}": found.stiffness.tolist(),
+        f"lower_{unit}": found.lower.tolist(),
+        f"upper_{unit}": found.upper.tolist(),
         "volume_fractions": structure.volume_fractions.tolist(),
     }
 
 
 def _sentence(entry: Mapping[str, Any]) -> str:
-    c11 = entry["c11_gpa"]
+    key, name = next((k, n) for k, n in SAID.items() if k in entry)
+    found = entry[key]
     text = (
-        f"{entry['file']}: this structure's C11 is {c11['value']:.5g} GPa by the {entry['by']}, "
-        f"between {c11['lower']:.5g} and {c11['upper']:.5g} ({entry['level']})"
+        f"{entry['file']}: this structure's {name[0]} is {found['value']:.5g} {name[1]} by the "
+        f"{entry['by']}, between {found['lower']:.5g} and {found['upper']:.5g} ({entry['level']})"
     )
+    if "expansion_per_k_mandel" in entry:
+        along = entry["expansion_per_k_mandel"]
+        low, value, high = (along[end][0] for end in ("lower", "value", "upper"))
+        text += f"; its expansion along 1 is {value:.4g} 1/K, between {low:.4g} and {high:.4g}"
     if "cpu_ms" in entry:
         text += f", for {entry['cpu_ms']:.3g} CPU ms"
     if entry.get("distance", 0) > 1:
@@ -233,12 +302,15 @@ def _check_distance(file: Path, found: Prediction, largest: float | None) -> Non
         )
 
 
-def _check_labels(file: Path, structure: Microstructure, n_materials: int) -> None:
+def _check_labels(file: Path, structure: Microstructure, settings: PredictSettings) -> None:
+    conducting = bool(settings.conductivity_w_mk)
+    given = settings.conductivity_w_mk if conducting else settings.youngs_modulus_gpa
+    name, n_materials = "conductivity_w_mk" if conducting else "youngs_modulus_gpa", len(given)
     highest = int(structure.phases.max())
     if highest >= n_materials:
         raise DataError(
             f"{file}: expected labels 0 to {n_materials - 1}, one per value of "
-            f"youngs_modulus_gpa, found label {highest}; give more moduli, or the stored value of "
+            f"{name}, found label {highest}; give more moduli, or the stored value of "
             "each label as --values, for example --values 0 255"
         )
 

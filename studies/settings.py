@@ -215,11 +215,54 @@ class PredictSettings(ElasticPhases):
     guaranteed: bool = setting(
         False, "With bracket_tolerance: no bracket that is only calibrated (90 %)"
     )
+    conductivity_w_mk: tuple[Modulus, ...] = setting(
+        (), "Conductivity of each phase: predict the effective one instead; empty: not (W/(m K))"
+    )
+    expansion_per_k: tuple[float, ...] = setting(
+        (),
+        "Linear thermal expansion of each of two phases: the effective one too; empty: not (1/K)",
+    )
+    measured_property: str | None = setting(
+        None,
+        "Model of a measured property (train measured): predict that of one specimen instead, all "
+        "files being pictures of it",
+    )
     largest_distance: float | None = setting(
         None,
         "Refuse structures further from the training set (1 is its edge); null: flag them",
         gt=0,
     )
+    values: tuple[float, ...] = setting(
+        (), "Stored values of label 0, 1, ... in a picture, for example 0 255; empty: as stored"
+    )
+    voxel_size_um: float | None = setting(
+        None, "Voxel edge where the file holds none; null means 1", "um", gt=0
+    )
+
+
+class PickSettings(ElasticPhases):
+    """Which cells of a pool to label next."""
+
+    count: int = setting(64, "Cells to pick", ge=1)
+    property_surrogate: str | None = setting(
+        None, "Property surrogate whose spread picks: a shipped name or a folder"
+    )
+    field_surrogate: str | None = setting(
+        None, "Field surrogate whose certificate's width picks: a shipped name or a folder"
+    )
+    seed: int = setting(0, "Seed of the draw", ge=0)
+
+
+class ExplainSettings(ElasticPhases):
+    """What a property surrogate looks at in a structure."""
+
+    property_surrogate: str = setting(
+        "stiffness-2d", "Property surrogate: a shipped name or a folder"
+    )
+    entry: tuple[Annotated[int, Field(ge=1, le=6)], Annotated[int, Field(ge=1, le=6)]] = setting(
+        (1, 1), "Row and column of the stiffness matrix that is explained, from 1"
+    )
+    level: int = setting(-1, "Encoder level of Grad-CAM from 0, the finest; -1 is the last")
     values: tuple[float, ...] = setting(
         (), "Stored values of label 0, 1, ... in a picture, for example 0 255; empty: as stored"
     )

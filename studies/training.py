@@ -1,6 +1,6 @@
 """The verb `train`: a generator, a gate, a surrogate of some kind, or a renderer."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,16 @@ from studies.settings import Settings, resolve_settings
 from studies.settings_text import settings_yaml
 from studies.training_window import training_part
 
-What = Literal["generator", "gate", "surrogate", "property", "plastic", "micrograph"]
+What = Literal[
+    "generator",
+    "gate",
+    "surrogate",
+    "property",
+    "active-property",
+    "plastic",
+    "image-field",
+    "micrograph",
+]
 Family = Literal["diffusion", "gan", "vae"]
 
 
@@ -95,10 +104,18 @@ def settings_model(what: What, family: Family = "diffusion") -> type[BaseModel]:
             from surrogates.property_training import PropertySettings
 
             return PropertySettings
+        case "active-property":
+            from surrogates.active_training import ActivePropertySettings
+
+            return ActivePropertySettings
         case "plastic":
             from surrogates.plastic_training import PlasticSettings
 
             return PlasticSettings
+        case "image-field":
+            from surrogates.image_field_training import ImageFieldSettings
+
+            return ImageFieldSettings
         case "micrograph":
             from generators.micrograph_training import MicrographSettings
 
@@ -138,12 +155,11 @@ def train_model(
                     sections=others,
                     progress=lambda k, *_: advance(k),
                 )
-        case "surrogate":
-            from surrogates.training import SurrogateSettings, train_field_surrogate
-
-            assert isinstance(settings, SurrogateSettings)
-            with progress_bar("train surrogate", settings.training.steps) as advance:
-                train_field_surrogate(dataset, settings, folder, progress=lambda k, *_: advance(k))
+        case "surrogate" | "active-property" | "plastic" | "image-field":
+            trainer = field_trainer(what)
+            steps = settings.training.steps  # pyright: ignore[reportAttributeAccessIssue]
+            with progress_bar(f"train {what}", steps) as advance:
+                trainer(dataset, settings, folder, progress=lambda k, *_: advance(k))
         case "property":
             from surrogates.property_training import PropertySettings, train_property_surrogate
 
@@ -155,14 +171,6 @@ def train_model(
                     folder,
                     others=others,
                     progress=lambda k, *_: advance(k),
-                )
-        case "plastic":
-            from surrogates.plastic_training import PlasticSettings, train_plastic_surrogate
-
-            assert isinstance(settings, PlasticSettings)
-            with progress_bar("train plastic", settings.training.steps) as advance:
-                train_plastic_surrogate(
-                    dataset, settings, folder, progress=lambda k, *_: advance(k)
                 )
         case "micrograph":
             from generators.micrograph_training import MicrographSettings, train_micrographs
@@ -176,6 +184,27 @@ def train_model(
             with progress_bar("fit gate", 1) as advance:
                 CorrelationGate.fit(dataset).save(folder)
                 advance(1)
+
+
+def field_trainer(what: What) -> Callable[..., object]:
+    """Return what trains a surrogate of fields: takes data set, settings, folder and progress."""
+    match what:
+        case "active-property":
+            from surrogates.active_training import train_actively
+
+            return train_actively
+        case "plastic":
+            from surrogates.plastic_training import train_plastic_surrogate
+
+            return train_plastic_surrogate
+        case "image-field":
+            from surrogates.image_field_training import train_image_field
+
+            return train_image_field
+        case _:
+            from surrogates.training import train_field_surrogate
+
+            return train_field_surrogate
 
 
 def nested(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,6 +233,7 @@ def expected_cost(
     training = getattr(settings, "training", None)
     steps = training.steps * training.batch_size / 16 if training else 0
     stopping = getattr(settings, "early_stopping", None)
+    steps *= getattr(getattr(settings, "active", None), "rounds", 1)
     if stopping is not None and stopping.use_all:
         steps *= 2  # at most: once to find the length, once on everything
     return {

@@ -256,6 +256,22 @@ def followed_strain(
     Raises:
         ConvergenceError: A step failed at its shortest.
     """
+    cells = stepped_cells(phases, table, tolerance, moduli)
+    state, found = cells.unloaded(), []
+    for step in range(targets.shape[1]):
+        state = cells.advance(state, targets[:, step], driven, step)
+        found.append(state.trial.strain[:, 0])
+    return torch.stack(found, 1)
+
+
+def stepped_cells(
+    phases: Integer[Tensor, "batch *space"],
+    table: Float[Tensor, "batch 4 phase"],
+    tolerance: float,
+    moduli: Float[Tensor, "batch 4 *space"] | None = None,
+) -> SteppedCells:
+    """Return cells to be followed by the solver, each with the materials of its own table."""
+    moduli = voxel_moduli(phases, table).double() if moduli is None else moduli
     n_phases = table.shape[2]
     # Each phase of each cell is a phase of its own to the law.
     own = phases.long() + n_phases * torch.arange(len(phases)).view(-1, *[1] * (phases.ndim - 1))
@@ -265,9 +281,4 @@ def followed_strain(
     ]
     law = PlasticLaw(moduli[:, None, 0], moduli[:, None, 1], own.unsqueeze(1), tuple(curves))
     settings = NewtonSettings(tolerance, max_newton=20, max_iterations=2000)
-    cells = SteppedCells(cell_problem(moduli), law, settings, max_halvings=6)
-    state, found = cells.unloaded(), []
-    for step in range(targets.shape[1]):
-        state = cells.advance(state, targets[:, step], driven, step)
-        found.append(state.trial.strain[:, 0])
-    return torch.stack(found, 1)
+    return SteppedCells(cell_problem(moduli), law, settings, max_halvings=6)

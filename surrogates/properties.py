@@ -8,12 +8,13 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
-from microstructures import ConvergenceError
-from physics.mechanics.materials import check_phases
+from microstructures import ConvergenceError, DataError
+from physics.mechanics.materials import IsotropicElastic, check_phases
 from surrogates.familiarity import Familiarity
 from surrogates.pooled_net import PooledNet, ShareEstimate
 from surrogates.quantities import Quantity, local_moduli, scaled
 from surrogates.saved_nets import SavedNet, load_net, save_net
+from surrogates.thermal_expansion import ExpansionBracket, check_levin, expansion_bracket
 
 CHUNK_VOXELS = 2**16  # voxels predicted at once: features stay in the cache
 
@@ -89,6 +90,42 @@ class PropertySurrogate:
         values = self.quantity.phase_moduli(materials, len(shape)).unsqueeze(0)
         size = max(1, CHUNK_VOXELS // phases[0].numel())
         return _joined([self._predict(part, values) for part in phases.split(size)])
+
+    def expansion(
+        self,
+        phases: Shaped[Tensor, "batch *dims"],
+        materials: Sequence[IsotropicElastic],
+        expansions_per_k: Sequence[float],
+    ) -> ExpansionBracket:
+        """Predict the effective thermal expansion of two-phase cells in 1/K, Mandel notation.
+
+        By Levin's relation from the predicted stiffness; the interval is carried over from that of
+        the stiffness (`expansion_bracket`).
+
+        Args:
+            phases: As `predict`.
+            materials: Two solid phases of different compressibility.
+            expansions_per_k: Their linear thermal expansions.
+
+        Raises:
+            DataError: The surrogate predicts another quantity, or phases or materials do not fit;
+                with more than two phases use `effective_stiffness(..., eigenstrain=...)`.
+        """
+        if self.quantity.name != "stiffness":
+            raise DataError(
+                f"expected a surrogate of the stiffness, got one of the {self.quantity.name}; "
+                "thermal expansion follows from the stiffness"
+            )
+        check_levin(materials, expansions_per_k, dim=self.net.dim)
+        found = self.predict(phases, materials)
+        return expansion_bracket(
+            found.value,
+            found.lower,
+            found.upper,
+            materials,
+            expansions_per_k,
+            level="statistical",
+        )
 
     def estimate(
         self, moduli: Float[Tensor, "batch modulus *space"]

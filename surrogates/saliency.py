@@ -1,5 +1,6 @@
 """Where a property net looks: gradients by voxel, against the solver's exact sensitivity."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -83,11 +84,95 @@ def map_correlation(
 
 
 def share_inside(
-    saliency: Float[Tensor, "batch *space"], region: Bool[Tensor, "batch *space"]
+    saliency: Float[Tensor, "batch *space"], region: Bool[Tensor, "batch *marked"]
 ) -> Float[Tensor, " batch"]:
-    """Return the share of the absolute saliency that lies in a region."""
+    """Return the share of the absolute saliency that lies in a region.
+
+    Raises:
+        DataError: The region's shape is not that of the saliency.
+    """
+    if region.shape != saliency.shape:
+        raise DataError(
+            f"expected a region of shape {tuple(saliency.shape)}, got {tuple(region.shape)}"
+        )
     size = saliency.abs().flatten(1)
     return (size * region.flatten(1)).sum(1) / size.sum(1).clamp_min(1e-300)
+
+
+def near_interface(
+    phases: Shaped[Tensor, "batch *space"], reach: int
+) -> Bool[Tensor, "batch *space"]:
+    """Return the voxels with another label within `reach` voxels along every axis, periodic.
+
+    Raises:
+        DataError: The reach is not at least 1.
+    """
+    if reach < 1:
+        raise DataError(f"expected a reach of at least 1 voxel, got {reach}")
+    lowest = highest = phases
+    for axis in range(1, phases.ndim):
+        shifts = range(-reach, reach + 1)
+        lowest = torch.stack([lowest.roll(k, axis) for k in shifts]).amin(0)
+        highest = torch.stack([highest.roll(k, axis) for k in shifts]).amax(0)
+    return lowest != highest
+
+
+def replacement_curve(
+    phases: Shaped[Tensor, "batch *space"],
+    ranking: Float[Tensor, "batch *space"],
+    materials: Sequence[IsotropicElastic],
+    shares: Sequence[float],
+    *,
+    label: int,
+    entry: tuple[int, int] = (0, 0),
+    tolerance: float = 1e-3,
+) -> Float[Tensor, "batch share"]:
+    """Return C_ij of cells with voxels `replaced` over that of the untouched ones, by the solver.
+
+    Raises:
+        DataError: A share is not between 0 and 1, or phases or materials do not fit.
+    """
+
+    def solved(cells: Tensor) -> Tensor:
+        return effective_stiffness(cells, materials, tolerance=tolerance).value[:, *entry]
+
+    changed = [replaced(phases, ranking, label=label, share=share) for share in shares]
+    return torch.stack([solved(cells) for cells in changed], 1) / solved(phases).unsqueeze(1)
+
+
+def ranking_score(
+    shares: Sequence[float],
+    curve: Sequence[float],
+    *,
+    at_random: Sequence[float],
+    exact: Sequence[float],
+) -> float:
+    """Return how good a ranking of voxels is: 0 at random, 1 as the exact sensitivity.
+
+    The area between the property's curve and the curve at random, over the same area of the
+    exact ranking; deletion and insertion alike (Petsiuk et al. 2018). A ranking that is worse than
+    chance scores below 0. The exact sensitivity is that of the untouched cell, so that a ranking
+    may beat it by a little where many voxels change.
+
+    Args:
+        shares: Of the voxels replaced, increasing from above 0.
+        curve: The property at these shares over that of the untouched cell.
+        at_random: The same with voxels in random order.
+        exact: The same with voxels in the order of the exact sensitivity.
+
+    Raises:
+        DataError: Curves and shares differ in length, or the exact ranking is no better than
+            chance.
+    """
+    lengths = {len(values) for values in (shares, curve, at_random, exact)}
+    if len(lengths) != 1:
+        raise DataError(f"expected one value for each share, got {sorted(lengths)} values")
+    x = torch.tensor([0.0, *shares], dtype=torch.float64)
+    ys = torch.tensor([[1.0, *y] for y in (curve, at_random, exact)], dtype=torch.float64)
+    own, random, best = torch.trapezoid(ys, x, dim=1).tolist()
+    if math.isclose(random, best, rel_tol=1e-12):
+        raise DataError("expected an exact ranking better than chance, got the same areas")
+    return (random - own) / (random - best)
 
 
 def replaced(
