@@ -8,7 +8,7 @@ import shlex
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 from pydantic import ValidationError
@@ -25,6 +25,7 @@ from studies.settings import (
     settings_error,
 )
 from studies.surrogate_verbs import explain, pick
+from studies.train_command import train
 from studies.verb import (
     DryRun,
     Flags,
@@ -48,6 +49,7 @@ app = App(
 app.command(bench)
 app.command(explain)
 app.command(pick)
+app.command(train)
 
 
 class Terminated(SystemExit):
@@ -148,98 +150,6 @@ def import_(
 
     for path in run_import(folder, table, settings_file=settings, out=out, dry_run=dry_run):
         say(f"wrote {path}")
-
-
-@app.command
-def train(
-    what: Literal[
-        "generator",
-        "gate",
-        "surrogate",
-        "property",
-        "active-property",
-        "measured",
-        "plastic",
-        "image-field",
-        "micrograph",
-    ],
-    /,
-    *,
-    data: Annotated[Path, Parameter(help="Data set: the folder that simulate or import wrote.")],
-    out: Annotated[Path, Parameter(help="Folder of the trained model.")],
-    settings: SettingsFile = None,
-    values: Pairs = (),
-    family: Annotated[
-        Literal["diffusion", "gan", "vae"], Parameter(help="Family of generator.")
-    ] = "diffusion",
-    ranges: Annotated[
-        tuple[str, ...],
-        Parameter(name="--range", help="Train on a narrower window, as name=low:high."),
-    ] = (),
-    held_out: Annotated[
-        tuple[str, ...], Parameter(help="Leave out a cell of the window, as name=low:high.")
-    ] = (),
-    sections: Annotated[
-        tuple[Path, ...],
-        Parameter(
-            help="For a GAN of volumes: data sets of sections normal to axis 1 and 2, where they "
-            "differ from the data, which are then those normal to axis 0."
-        ),
-    ] = (),
-    also: Annotated[
-        tuple[Path, ...], Parameter(help="For a property surrogate: further data sets.")
-    ] = (),
-    table: Annotated[
-        Path | None,
-        Parameter(help="For a measured property: CSV, one row per specimen with its numbers."),
-    ] = None,
-    init_from: Annotated[
-        str | None, Parameter(help="Fine-tune weights: a shipped name or a folder.")
-    ] = None,
-    control: Annotated[
-        bool, Parameter(help="With --init-from: also train from scratch, in OUT/control.")
-    ] = False,
-    dry_run: DryRun = False,
-) -> None:
-    """Train a generator, a statistics gate, a surrogate of fields or properties, or a renderer."""
-    if what == "measured":
-        _train_measured(data, table, out, settings, named_values(values), dry_run)
-        return
-    from studies.training import run_training
-
-    made = run_training(
-        what,
-        data,
-        settings_file=settings,
-        values=named_values(values) | ({"init_from": init_from} if init_from else {}),
-        out=out,
-        dry_run=dry_run,
-        family=family,
-        window=named_ranges(ranges),
-        held_out=named_ranges(held_out),
-        sections=sections,
-        also=also,
-        control=control,
-    )
-    if made:
-        say(f"wrote {made}")
-
-
-def _train_measured(
-    data: Path,
-    table: Path | None,
-    out: Path,
-    settings: Path | None,
-    values: dict[str, Any],
-    dry_run: bool,
-) -> None:
-    from studies.measured_properties import run_measured_training
-
-    made = run_measured_training(
-        data, table, settings_file=settings, values=values, out=out, dry_run=dry_run
-    )
-    if made:
-        say(f"wrote {made}")
 
 
 @app.command
