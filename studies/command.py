@@ -196,6 +196,17 @@ def predict(
     from studies.prediction import plan_prediction, run_prediction
 
     resolved = resolve_settings(PredictSettings, settings, flags)
+    if resolved.image_surrogate is not None:
+        from studies.stress_prediction import run_stress_prediction
+
+        run_verb(
+            resolved,
+            out,
+            dry_run,
+            plan=lambda chosen: plan_prediction(files, chosen),
+            work=lambda: run_stress_prediction(files, resolved, out),
+        )
+        return
     if resolved.measured_property is not None:
         from studies.measured_properties import run_measured_prediction
 

@@ -27,7 +27,7 @@ from physics.processes import (
 )
 from studies.run_folder import find_folder
 from studies.settings import DesignSettings, ElasticPhases
-from surrogates import FieldSurrogate, PropertySurrogate
+from surrogates import FieldSurrogate, ImageFieldSurrogate, PropertySurrogate
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,11 @@ def load_surrogate(name: str) -> FieldSurrogate:
 def load_property_surrogate(name: str) -> PropertySurrogate:
     """Load a property surrogate from a training run, a model folder, or by shipped name."""
     return PropertySurrogate.from_pretrained(_located(name))
+
+
+def load_image_surrogate(name: str) -> ImageFieldSurrogate:
+    """Load an image-to-field surrogate from a training run, a model folder, or by shipped name."""
+    return ImageFieldSurrogate.from_pretrained(_located(name))
 
 
 def load_models(settings: DesignSettings) -> Models:

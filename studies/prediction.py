@@ -56,9 +56,9 @@ class Prediction:
 
 def plan_prediction(files: Sequence[Path], settings: PredictSettings) -> dict[str, Any]:
     """Check the files; return expected memory (MB), disk (MB) and time (min)."""
-    structures = _read(files, settings)
+    structures = read_files(files, settings)
     for file, structure in zip(files, structures, strict=True):
-        _check_labels(file, structure, settings)
+        check_labels(file, structure, settings)
     cells = sum(s.phases.size / 64**2 for s in structures)
     return {
         "memory_mb": round(MEMORY_MB + 10 * cells),
@@ -74,9 +74,9 @@ def run_prediction(files: Sequence[Path], settings: PredictSettings, out: Path) 
         MicrostructureError: A file, a material or the surrogate does not fit, or a structure is
             further from the training set than was allowed.
     """
-    structures = _read(files, settings)
+    structures = read_files(files, settings)
     for file, structure in zip(files, structures, strict=True):
-        _check_labels(file, structure, settings)
+        check_labels(file, structure, settings)
     if settings.conductivity_w_mk and settings.expansion_per_k:
         raise DataError(
             "expected conductivity_w_mk or expansion_per_k, got both; predict one after the other"
@@ -218,12 +218,17 @@ def _first(values: Tensor) -> np.ndarray:
     return values[0].double().numpy()
 
 
+def load_names(count: int) -> tuple[str, ...]:
+    """Return the names of the unit Mandel loads, 3 in 2-D and 6 in 3-D."""
+    return ("11", "22", "12") if count == 3 else ("11", "22", "33", "23", "13", "12")
+
+
 def _channels(found: Prediction) -> dict[str, np.ndarray]:
     assert found.strain is not None
     assert found.stress is not None
-    loads = ("11", "22", "12") if len(found.strain) == 3 else ("11", "22", "33", "23", "13", "12")
     channels = {}
-    for load, strain, stress in zip(loads, found.strain, found.stress, strict=True):
+    names = load_names(len(found.strain))
+    for load, strain, stress in zip(names, found.strain, found.stress, strict=True):
         channels[f"strain_load_{load}"] = strain.astype(np.float32)
         channels[f"stress_gpa_load_{load}"] = stress.astype(np.float32)
     return channels
@@ -281,7 +286,12 @@ def _sentence(entry: Mapping[str, Any]) -> str:
     return text + "."
 
 
-def _read(files: Sequence[Path], settings: PredictSettings) -> list[Microstructure]:
+def read_files(files: Sequence[Path], settings: PredictSettings) -> list[Microstructure]:
+    """Read the structures to predict, at least one.
+
+    Raises:
+        MicrostructureError: No file, or one that cannot be read.
+    """
     if not files:
         raise DataError("expected at least one file to predict, got none")
     return [
@@ -302,7 +312,12 @@ def _check_distance(file: Path, found: Prediction, largest: float | None) -> Non
         )
 
 
-def _check_labels(file: Path, structure: Microstructure, settings: PredictSettings) -> None:
+def check_labels(file: Path, structure: Microstructure, settings: PredictSettings) -> None:
+    """Refuse a structure with a label that no material was given for.
+
+    Raises:
+        DataError: There is one.
+    """
     conducting = bool(settings.conductivity_w_mk)
     given = settings.conductivity_w_mk if conducting else settings.youngs_modulus_gpa
     name, n_materials = "conductivity_w_mk" if conducting else "youngs_modulus_gpa", len(given)

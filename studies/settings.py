@@ -222,6 +222,11 @@ class PredictSettings(ElasticPhases):
         (),
         "Linear thermal expansion of each of two phases: the effective one too; empty: not (1/K)",
     )
+    image_surrogate: str | None = setting(
+        None,
+        "Image-to-field surrogate (stress-2d-pix2pix, or of train image-field): stress by it "
+        "instead, cracks and walls included, without a bracket; with solver: and its error map",
+    )
     measured_property: str | None = setting(
         None,
         "Model of a measured property (train measured): predict that of one specimen instead, all "

@@ -66,7 +66,7 @@ def _extents(settings: SurrogateBenchSettings) -> dict[int, Extent]:
         return {16: Extent(1, 16, 1, (0, 3))}
     if settings.tier == "full":
         return {32: Extent(8, 32, 3, ITERATIONS), 64: Extent(2, 64, 1, ITERATIONS)}
-    return {32: Extent(3, 32, 1, ITERATIONS), 64: Extent(1, 64, 1, ITERATIONS)}
+    return {32: Extent(3, 32, 3, ITERATIONS), 64: Extent(1, 64, 3, ITERATIONS)}
 
 
 def _errors(found: Raced) -> Table:

@@ -11,10 +11,8 @@ from torch import Tensor
 from microstructures import DataError
 from microstructures.seeds import generator_for
 from physics.mechanics import IsotropicElastic
-from physics.mechanics.discrete_bounds import bracket
+from physics.mechanics.certificates import certify_cells
 from physics.mechanics.materials import check_phases
-from physics.mechanics.problem import CellProblem
-from physics.mechanics.trial_state import trial_state, unit_loads
 from surrogates.familiarity import LAGS, describe
 from surrogates.fields import FieldSurrogate
 from surrogates.iterated import iterated
@@ -85,7 +83,8 @@ class FirstStepsWidth:
         for rows in torch.arange(len(pool)).split(CELLS_AT_ONCE):
             moduli = pool.fields(rows, pool.phases[rows]).double()
             problem = pool.quantity.problem(moduli)
-            found.append(_certificate_width(problem, iterated(problem, None, self.iterations)))
+            bounds = certify_cells(problem, iterated(problem, None, self.iterations))
+            found.append(relative_width(bounds.lower, bounds.upper))
         return torch.cat(found)
 
 
@@ -206,13 +205,6 @@ def elastic_phases(moduli: Float[Tensor, "2 phase"], pool: LabelledCells) -> lis
         IsotropicElastic(youngs_modulus_gpa=float(2 * g * (1 + nu)), poisson_ratio=float(nu))
         for g, nu in zip(shear, ratio, strict=True)
     ]
-
-
-def _certificate_width(problem: CellProblem, displacement: Tensor) -> Tensor:
-    loads = unit_loads(problem.batch, problem.components, problem.device)
-    state = trial_state(problem, loads, displacement.double())
-    found = bracket(problem, loads, [state])
-    return relative_width(found.lower, found.upper)
 
 
 def _check_pick(doubt: Tensor, count: int, known: Tensor) -> None:
