@@ -1,11 +1,14 @@
 """A chapter of the surrogates' benchmark: the ladder against the solver alone."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from physics import IsotropicElastic, effective_stiffness
+from physics.mechanics import certify_elastic
+from physics.mechanics.discretisation import staggered_problem
 from studies.bench_chapter import Chapter
 from studies.bench_table import Cell, Row, Table, plain_row
 from studies.models import load_property_surrogate, load_surrogate
@@ -24,12 +27,35 @@ from studies.surrogate_accuracy import (
 from studies.surrogate_cells import family_cells
 from surrogates import FieldRung, PropertyRung, SolverRung, evaluate
 from surrogates.descriptor_rung import DescriptorRung
-from surrogates.ladder import Evaluation, Rung, relative_width
+from surrogates.iterated import iterated
+from surrogates.ladder import Bracketed, Evaluation, Level, Rung, relative_width
 
 TOLERANCES = (0.05, 0.02, 0.01, 0.001)
 POISSON_RATIO = 0.3
 CONVERGED = 1e-6
+CUT = (1, 2, 3, 5, 8)  # iterations after which the solver is stopped
 NETS = ("stiffness-2d", "elastic-2d-fno")
+
+
+@dataclass(frozen=True)
+class StoppedSolver:
+    """The solver's conjugate gradients cut short, with the certificate that a field net gets."""
+
+    iterations: int
+    name: str = "stopped solver"
+    level: Level = "discrete"
+
+    def accepts(self, shape: Sequence[int]) -> bool:
+        """Return True: the solver takes every shape."""
+        return True
+
+    def evaluate(self, phases: Tensor, materials: Sequence, tolerance: float) -> Bracketed:
+        """Return the middle of the certificate's bounds after so many iterations."""
+        moved = iterated(staggered_problem(phases, materials), None, self.iterations)
+        bounds = certify_elastic(phases, materials, displacement=moved)
+        sure = torch.ones(len(phases), dtype=torch.bool)
+        middle = (bounds.lower + bounds.upper) / 2
+        return Bracketed(middle, bounds.lower, bounds.upper, sure, "discrete")
 
 
 def rungs_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chapter:
@@ -63,6 +89,7 @@ def rungs_chapter(settings: SurrogateBenchSettings, run: RunFolder) -> Chapter:
                 single, judged=False
             ),
         },
+        figures=lambda: {"Mean error of C11 against cost, each rung asked alone": _figure(costs)},
         facts={"together": together.facts, "single": single.facts, "alone": costs.facts},
     )
 
@@ -137,11 +164,13 @@ def _holds(answer: Evaluation, exact: Tensor) -> bool:
 
 
 def _rung_costs(settings: SurrogateBenchSettings, run: RunFolder, count: int) -> Stage:
-    """Return milliseconds a cell and median width of each rung, the solver at two tolerances."""
+    """Return cost, width and error of each rung, the solver at two tolerances and cut short."""
     phases, materials = _cells(settings, run, count), _materials()
+    exact = effective_stiffness(phases, materials, tolerance=CONVERGED).value[:, 0, 0]
     *nets, solver = _rungs(settings, run)
     works = {rung.name: (rung, 0.01) for rung in nets if rung.accepts(phases.shape[1:])}
     works |= {f"solver, {100 * t:g} %": (solver, t) for t in (0.01, 0.001)}
+    works |= {f"{k} iterations": (StoppedSolver(k), 0.01) for k in CUT}
     with one_thread():
         seconds = race(
             {
@@ -156,6 +185,7 @@ def _rung_costs(settings: SurrogateBenchSettings, run: RunFolder, count: int) ->
             name: {
                 "ms": 1000 * seconds[name] / count,
                 "width": float(widths[name].median()),
+                "error": float((found[name].value[:, 0, 0] / exact - 1).abs().mean()),
                 "trusted": float(found[name].trusted.double().mean()),
             }
             for name in works
@@ -163,10 +193,34 @@ def _rung_costs(settings: SurrogateBenchSettings, run: RunFolder, count: int) ->
     )
 
 
+def _figure(stage: Stage) -> str:
+    """Return error against cost: a point a rung, the solver cut short as a line."""
+    from studies.figures import DESIGN, RIVAL, drawing, plain_log_ticks
+
+    with drawing(1, width=5.0, height=3.2) as made:
+        axis = made.axes[0, 0]
+        cut = [f for name, f in stage.facts.items() if name.endswith("iterations")]
+        axis.plot([f["ms"] for f in cut], [100 * f["error"] for f in cut], "o-", color=RIVAL, ms=3)
+        for name, found in stage.facts.items():
+            colour = RIVAL if name.startswith("solver") or found in cut else DESIGN
+            axis.plot(found["ms"], 100 * found["error"], "o", color=colour, ms=4)
+            axis.annotate(
+                name, (found["ms"], 100 * found["error"]), (4, 3 if colour == RIVAL else -8),
+                textcoords="offset points", fontsize=6, color=colour,
+            )  # fmt: skip
+        axis.set_yscale("log")
+        plain_log_ticks(axis.yaxis)
+        axis.set_xlim(right=1.25 * max(f["ms"] for f in stage.facts.values()))
+        axis.set_xlabel("CPU ms per cell")
+        axis.set_ylabel("mean error of C11 (%)")
+        return made.data_uri()
+
+
 def _cost_table(stage: Stage) -> Table:
     shown = {
         "CPU ms a cell": ("ms", 1, "{:.2f}"),
-        "width of the interval, median (%)": ("width", 100, "{:.3f}"),
+        "error of C11, mean (%)": ("error", 100, "{:.2g}"),
+        "width of the interval, median (%)": ("width", 100, "{:.2g}"),
         "cells inside distance 1 (%)": ("trusted", 100, "{:.0f}"),
     }
     rows = [
