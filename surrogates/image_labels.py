@@ -1,6 +1,5 @@
 """What an image-to-field net learns from: cases, materials drawn for each, solved stress fields."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -8,15 +7,14 @@ from typing import Any
 
 import torch
 from jaxtyping import Float, Int, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from microstructures import ConvergenceError, DataError
-from microstructures.publishing import MANIFEST, open_verified, publish_folder
 from microstructures.seeds import generator_for
 from physics import IsotropicElastic, solve_elasticity
 from surrogates.familiarity import Familiarity, describe
 from surrogates.image_cells import KINDS, CaseShares, Kind, cell_of_kind
+from surrogates.kept_labels import kept_labels
 from surrogates.quantities import MaterialRange, Stiffness, local_moduli
 
 KIND = "stress labels"
@@ -142,24 +140,13 @@ def solved_image_labels(
             finite.
         CheckpointError: `folder` was damaged.
     """
-    identity = json.loads(json.dumps(identity))
-    if (folder / MANIFEST).exists():
-        if open_verified(folder, kind=KIND) != identity:
-            raise DataError(
-                f"expected {folder} to hold the labels of these cells and materials, found others; "
-                "choose another output folder"
-            )
-        return ImageLabels(**load_file(folder / "labels.safetensors"))
-    drawn = drawn_cells(phases, materials, shares, n_phases=n_phases, seed=seed)
-    labels = _labelled(drawn, tolerance)
-    tensors = {entry.name: getattr(labels, entry.name) for entry in fields(labels)}
-    publish_folder(
-        folder,
-        lambda partial: save_file(tensors, partial / "labels.safetensors"),
-        kind=KIND,
-        about=identity,
-    )
-    return labels
+
+    def solved() -> dict[str, Tensor]:
+        drawn = drawn_cells(phases, materials, shares, n_phases=n_phases, seed=seed)
+        labels = _labelled(drawn, tolerance)
+        return {entry.name: getattr(labels, entry.name) for entry in fields(labels)}
+
+    return ImageLabels(**kept_labels(folder, solved, kind=KIND, identity=identity))
 
 
 def _labelled(drawn: DrawnCells, tolerance: float) -> ImageLabels:

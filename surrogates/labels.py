@@ -1,6 +1,5 @@
 """What a surrogate learns from: cells, materials drawn for each, the solver's answers."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,16 +8,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from microstructures import DataError, MicrostructureDataset
-from microstructures.publishing import MANIFEST, open_verified, publish_folder
 from microstructures.seeds import derive_seed, generator_for
 from physics.mechanics.cells import MAX_ITERATIONS
 from physics.mechanics.effective import effective_property
 from physics.processes.random_field import RandomField
 from surrogates.familiarity import Familiarity, describe
+from surrogates.kept_labels import kept_labels
 from surrogates.quantities import MaterialRange, Quantity, local_moduli, scaled
 from surrogates.reference import ReferencedCells
 from surrogates.solver_steps import SolverSteps
@@ -149,26 +147,16 @@ def solved_labels(
         DataError: `folder` holds the labels of other cells or materials.
         CheckpointError: `folder` was damaged.
     """
-    identity = json.loads(json.dumps({**identity, "quantity": quantity.name}))
-    if (folder / MANIFEST).exists():
-        if open_verified(folder, kind=KIND) != identity:
-            raise DataError(
-                f"expected {folder} to hold the labels of these cells and materials, found others; "
-                "choose another output folder"
-            )
-        tensors = load_file(folder / "labels.safetensors")
-        return LabelledCells(phases=phases, quantity=quantity, **tensors)
-    labels = solve_cells(
-        phases, quantity, materials, n_phases=n_phases, tolerance=tolerance, seed=seed
-    )
-    tensors = {"moduli": labels.moduli, "effective": labels.effective}
-    publish_folder(
-        folder,
-        lambda partial: save_file(tensors, partial / "labels.safetensors"),
-        kind=KIND,
-        about=identity,
-    )
-    return labels
+
+    def solved() -> dict[str, Tensor]:
+        labels = solve_cells(
+            phases, quantity, materials, n_phases=n_phases, tolerance=tolerance, seed=seed
+        )
+        return {"moduli": labels.moduli, "effective": labels.effective}
+
+    identity = {**identity, "quantity": quantity.name}
+    tensors = kept_labels(folder, solved, kind=KIND, identity=identity)
+    return LabelledCells(phases=phases, quantity=quantity, **tensors)
 
 
 def solve_cells(

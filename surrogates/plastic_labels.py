@@ -1,23 +1,21 @@
 """What a path surrogate learns from: cells, materials and tests drawn for each, solved strains."""
 
-import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Integer, UInt8
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from microstructures import ConvergenceError, DataError
-from microstructures.publishing import MANIFEST, open_verified, publish_folder
+from microstructures import ConvergenceError
 from microstructures.seeds import generator_for
 from physics.mechanics.equilibrium import NewtonSettings
 from physics.mechanics.hardening import LinearHardening
 from physics.mechanics.load_stepping import SteppedCells
 from physics.mechanics.radial_return import PlasticLaw
 from surrogates.familiarity import Familiarity, describe
+from surrogates.kept_labels import kept_labels
 from surrogates.plastic_cells import PlasticCells, scaled_moduli, voxel_moduli
 from surrogates.plastic_start import SecantStart, cell_problem
 
@@ -123,27 +121,15 @@ def solved_plastic_labels(
         DataError: `folder` holds the labels of other cells or materials.
         CheckpointError: `folder` was damaged.
     """
-    identity = json.loads(json.dumps(identity))
-    if (folder / MANIFEST).exists():
-        if open_verified(folder, kind=KIND) != identity:
-            raise DataError(
-                f"expected {folder} to hold the labels of these cells and materials, found others; "
-                "choose another output folder"
-            )
-        return PlasticLabels(**load_file(folder / "labels.safetensors"))
-    drawn = drawn_tests(phases, materials, n_phases=n_phases, steps=steps, start=start, seed=seed)
-    labels = with_solved_strain(drawn, tolerance=tolerance)
-    tensors = {entry.name: getattr(labels, entry.name) for entry in fields(labels)}
-    publish_folder(
-        folder,
-        lambda partial: save_file(
-            {name: tensor.contiguous() for name, tensor in tensors.items()},
-            partial / "labels.safetensors",
-        ),
-        kind=KIND,
-        about=identity,
-    )
-    return labels
+
+    def solved() -> dict[str, Tensor]:
+        drawn = drawn_tests(
+            phases, materials, n_phases=n_phases, steps=steps, start=start, seed=seed
+        )
+        labels = with_solved_strain(drawn, tolerance=tolerance)
+        return {entry.name: getattr(labels, entry.name) for entry in fields(labels)}
+
+    return PlasticLabels(**kept_labels(folder, solved, kind=KIND, identity=identity))
 
 
 def drawn_tests(

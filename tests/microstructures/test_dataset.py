@@ -109,7 +109,9 @@ def test_a_loader_in_other_processes_reads_channels(tmp_path):
     loader = torch.utils.data.DataLoader(
         data, batch_size=None, num_workers=1, multiprocessing_context="fork"
     )
-    for mine, original in zip(loader, data, strict=True):
+    read = list(loader)
+    assert len(read) == len(data)
+    for mine, original in zip(read, data, strict=True):
         same(mine, original)
 
 
